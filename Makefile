@@ -1,0 +1,43 @@
+# One verb for each job. `make demo` is the place to begin.
+.PHONY: setup demo demo-short talk test test-all test-assistant check bench corpus lock clean
+
+PYTHON := .venv/bin/python
+
+setup:            ## the environment, in .venv
+	@bash scripts/setup.sh
+
+demo: setup       ## train the banking assistant, start it, talk to it
+	@$(PYTHON) scripts/demo.py
+
+demo-short: setup ## the same with fewer turns
+	@$(PYTHON) scripts/demo.py --short
+
+talk: setup       ## leave the assistant running and say how to talk to it
+	@$(PYTHON) scripts/talk.py
+
+test: setup       ## the fast tests
+	@$(PYTHON) -m pytest -m "not slow and not shared and not gpu and not browser and not services"
+
+test-all: setup   ## every test whose needs are met
+	@$(PYTHON) -m pytest
+
+test-assistant: setup ## the assistant's own tests, on speech, by Rasa's test commands
+	@bash scripts/test_assistant.sh
+
+check: setup      ## style and types
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+
+bench: setup      ## figures: accuracy on the bundled test part, and speed
+	@$(PYTHON) benchmarks/bench.py
+
+corpus: setup     ## speak the sentences again (needs espeak-ng, festival, flite)
+	@$(PYTHON) corpus/generate.py
+
+lock:             ## pin the dependencies anew
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --output-file requirements.lock
+
+clean:            ## everything that can be made again
+	rm -rf .venv .uv runs assistant_project/.rasa assistant_project/models assistant_project/results

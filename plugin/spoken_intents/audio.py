@@ -1,0 +1,79 @@
+"""Samples: the one rate everything runs at, PCM to float and back, reading files, resampling a stream.
+
+Inside the project audio is float32, mono, 16 kHz, -1 to 1. Every other form is converted here and only here.
+"""
+
+from pathlib import Path
+from typing import BinaryIO, Union
+
+import numpy as np
+import soundfile
+import soxr
+
+from spoken_intents.errors import AudioError
+
+SAMPLE_RATE = 16_000  # Hz; Whisper's, and one of webrtcvad's
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+
+
+def pcm16_to_float(pcm: bytes) -> np.ndarray:
+    """Signed 16-bit little-endian PCM as float32 in [-1, 1), shape (samples,).
+
+    Raises:
+        AudioError: An odd number of bytes: half a sample is missing.
+    """
+    if len(pcm) % 2:
+        raise AudioError(f"{len(pcm)} bytes of 16-bit PCM: an odd count, half a sample is missing.")
+    return np.frombuffer(pcm, dtype="<i2").astype(np.float32) / 32768.0
+
+
+def float_to_pcm16(samples: np.ndarray) -> bytes:
+    """Float samples as signed 16-bit little-endian PCM; what is beyond [-1, 1) is clipped."""
+    return np.clip(np.round(samples * 32768.0), -32768, 32767).astype("<i2").tobytes()
+
+
+def read_audio(source: Union[str, Path, BinaryIO], max_seconds: float, name: str = "") -> np.ndarray:
+    """A whole recording as float32 mono at 16 kHz, shape (samples,).
+
+    Args:
+        max_seconds: Longer recordings are refused before more than this is decoded.
+        name: What to call the recording in messages; the path when left out.
+
+    Raises:
+        AudioError: Unreadable, not audio, empty, or longer than `max_seconds`.
+    """
+    name = name or str(source)
+    try:
+        with soundfile.SoundFile(source) as file:
+            # A header may lie about the length, so the read itself is bounded too.
+            samples = file.read(int(max_seconds * file.samplerate) + 1, dtype="float32", always_2d=True)
+            sample_rate = file.samplerate
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{name}: cannot be read as audio ({error}). WAV, FLAC, Ogg and MP3 are understood.") from None
+    if len(samples) > max_seconds * sample_rate:
+        raise AudioError(f"{name}: longer than {max_seconds:g} s, the most that is taken here. Cut it into utterances.")
+    if len(samples) == 0:
+        raise AudioError(f"{name}: holds no audio (0 samples).")
+    mono = samples.mean(axis=1)
+    if sample_rate == SAMPLE_RATE:
+        return mono
+    return soxr.resample(mono, sample_rate, SAMPLE_RATE).astype(np.float32)
+
+
+class StreamingResampler:
+    """Resamples one stream chunk by chunk; the result does not depend on how the stream was cut.
+
+    Holds the filter's state: one instance for each stream. `flush` returns what the filter still held.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        self._stream = None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32")
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """As many output samples as the input so far determines; may be none."""
+        return samples if self._stream is None else self._stream.resample_chunk(samples)
+
+    def flush(self) -> np.ndarray:
+        """The last samples. The stream is over after this."""
+        empty = np.zeros(0, dtype=np.float32)
+        return empty if self._stream is None else self._stream.resample_chunk(empty, last=True)

@@ -1,0 +1,1 @@
+"""Ways into Rasa: one module for each wire format, Sanic and Rasa glue only."""

@@ -1,0 +1,143 @@
+"""The voice WebSocket's client messages: text or bytes in, a checked message out. No Sanic, no Rasa."""
+
+import base64
+import binascii
+import json
+import time
+from dataclasses import dataclass
+from typing import Any, Optional, Union
+
+import numpy as np
+
+from spoken_intents.audio import pcm16_to_float
+from spoken_intents.errors import AudioError, ProtocolError
+from spoken_intents.utterances import is_audio_reference
+
+SAMPLE_RATES = (8_000, 16_000, 24_000, 44_100, 48_000)
+MAX_TEXT = 1_000  # characters of a typed turn
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """What the client sends first, if anything. Every field is optional."""
+
+    sample_rate: int = 16_000
+    language: Optional[str] = None
+    sender: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Samples at the client's rate, float32."""
+
+    samples: np.ndarray
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A typed turn or a button's payload."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The utterance is over now (push-to-talk)."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """The client has played everything up to this marker."""
+
+    id: str
+
+
+ClientMessage = Union[Handshake, Audio, Typed, Commit, Marker]
+
+
+def parse(message: Union[str, bytes]) -> ClientMessage:
+    """One message of the client.
+
+    Raises:
+        ProtocolError: It is not one; says what came and what is understood.
+    """
+    if isinstance(message, bytes):
+        return _audio(message)
+    try:
+        fields = json.loads(message)
+    except (ValueError, RecursionError):
+        raise ProtocolError("bad_json", "A text message takes JSON; this was none.") from None
+    if not isinstance(fields, dict):
+        raise ProtocolError("bad_json", f"A text message takes a JSON object; this was {type(fields).__name__}.")
+    if set(fields) <= {"sample_rate", "language", "sender"}:
+        return _handshake(fields)
+    if len(fields) != 1:
+        raise ProtocolError("unknown_field", f"Fields {_shown(fields)}: one of audio, text, payload, commit, marker at a time.")
+    ((name, value),) = fields.items()
+    if name == "audio":
+        return _audio(_from_base64(value))
+    if name == "text":
+        return Typed(_text(value))
+    if name == "payload":
+        if not str(value).startswith("/"):
+            raise ProtocolError("bad_payload", 'A payload begins with / and an intent, such as "/affirm".')
+        return Typed(_text(value))
+    if name == "commit" and value is True:
+        return Commit()
+    if name == "marker" and isinstance(value, str):
+        return Marker(value)
+    raise ProtocolError(
+        "unknown_field", f"Field {_shown(fields)}: not understood. Known: audio, text, payload, commit (true), marker."
+    )
+
+
+def _shown(fields: Any) -> str:
+    return ", ".join(sorted(str(name)[:40] for name in fields)[:5])
+
+
+def _handshake(fields: Any) -> Handshake:
+    rate = fields.get("sample_rate", 16_000)
+    if isinstance(rate, bool) or rate not in SAMPLE_RATES:
+        raise ProtocolError("bad_sample_rate", f"sample_rate {str(rate)[:40]}: accepted are {', '.join(map(str, SAMPLE_RATES))}.")
+    for name in ("language", "sender"):
+        value = fields.get(name)
+        if value is not None and not (isinstance(value, str) and 0 < len(value) <= 200):
+            raise ProtocolError("bad_handshake", f"{name} takes text of 1 to 200 characters.")
+    return Handshake(rate, fields.get("language"), fields.get("sender"))
+
+
+def _from_base64(value: Any) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise ProtocolError("bad_base64", "audio takes base64 of 16-bit PCM; this was none.") from None
+
+
+def _audio(pcm: bytes) -> Audio:
+    try:
+        return Audio(pcm16_to_float(pcm))
+    except AudioError as error:
+        raise ProtocolError("bad_audio", str(error)) from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
+        raise ProtocolError("bad_text", f"A typed turn takes 1 to {MAX_TEXT} characters of text.")
+    if is_audio_reference(value.strip()):
+        raise ProtocolError("bad_text", "A typed turn takes words; files are not read over this channel.")
+    return value
+
+
+class Allowance:
+    """A budget that grows with time: `rate` a second, up to `burst`. For refusing floods."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._left, self._at = burst, time.monotonic()
+
+    def spend(self, amount: float) -> bool:
+        """Whether `amount` was still allowed."""
+        now = time.monotonic()
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate) - amount
+        self._at = now
+        return self._left >= 0

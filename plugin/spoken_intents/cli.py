@@ -1,0 +1,194 @@
+"""The command ``spoken-intents``: train, evaluate, classify, talk."""
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any, List, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from spoken_intents.audio import SAMPLE_RATE, read_audio
+from spoken_intents.client import CHUNK_SAMPLES, DEFAULT_URL, Message, VoiceClient
+from spoken_intents.errors import ConfigError, SpokenIntentsError
+from spoken_intents.features import MAX_SAMPLES
+from spoken_intents.recognizer import Recognizer
+
+typed = typer.Typer(
+    help="Teach a speech-to-intent model, measure it, and talk to a Rasa assistant that uses it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+console = Console()
+MODEL = typer.Option(..., help="A model's directory: what [bold]train --out[/] wrote.")
+
+
+def app() -> None:
+    """Runs the command; an error of ours becomes one sentence and exit code 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        typed()
+    except SpokenIntentsError as error:
+        Console(stderr=True).print(f"[bold red]Error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+@typed.command()
+def train(
+    data: Path = typer.Argument(
+        ..., help="nlu.yml, or a CSV with the columns path,intent (optional: speaker, transcript, split)."
+    ),
+    out: Path = typer.Option(..., help="Directory for the model."),
+    base_model: str = typer.Option(
+        "openai/whisper-base.en", help="A Whisper on the hub, a directory, or [bold]whisper-mini[/] (bundled)."
+    ),
+    recipe: str = typer.Option("reference", help="A recipe's name or file: how to fine-tune."),
+    epochs: Optional[int] = typer.Option(None, help="Instead of the recipe's."),
+) -> None:
+    """Fine-tune a Whisper encoder on spoken examples.
+
+    In a CSV with the column split, rows marked [bold]test[/] are left out.
+
+    [dim]spoken-intents train data/nlu_spoken.yml --base-model whisper-mini --recipe bundled --out my_model[/]
+    """
+    from spoken_intents_training.dataset import read_clips
+    from spoken_intents_training.recipe import load_recipe
+
+    try:
+        from spoken_intents_training.finetune import train as finetune
+    except ImportError as error:
+        raise ConfigError(f"Training needs the extra: pip install 'rasa-spoken-intents[train]' ({error}).") from None
+    chosen = load_recipe(recipe, **({} if epochs is None else {"epochs": epochs}))
+    clips = [clip for clip in read_clips(data) if clip.split != "test"]
+    described = finetune(clips, base_model, chosen, out)
+    console.print(f"{out}: {len(described['labels']) - 1} intents. Next: spoken-intents evaluate --model {out} --data ...")
+
+
+@typed.command()
+def evaluate(
+    model: Path = MODEL,
+    data: Path = typer.Option(..., help="nlu.yml or CSV, as for [bold]train[/]."),
+    split: str = typer.Option("", help="Only the CSV's rows of this split, such as test."),
+    json_file: Optional[Path] = typer.Option(None, "--json", help="Write the figures and every wrong clip here."),
+) -> None:
+    """Measure a model on clips it was not trained on: accuracy, macro-F1, a table by intent."""
+    from spoken_intents_training.dataset import read_clips
+    from spoken_intents_training.evaluate import evaluate as measure
+
+    clips = [clip for clip in read_clips(data) if not split or clip.split == split]
+    result = measure(
+        Recognizer(model), clips, lambda clips: track(clips, "Listening", console=Console(stderr=True), transient=True)
+    )
+    figures = result.as_json()
+    console.print(result.table())
+    low, high = figures["accuracy_95"]
+    console.print(
+        f"\nAccuracy [bold]{figures['accuracy']:.1%}[/] (95 % interval {low:.1%} to {high:.1%}), macro-F1 "
+        f"[bold]{figures['macro_f1']:.1%}[/], {figures['n']} clips, {figures['milliseconds_per_clip']:.0f} ms each."
+    )
+    if json_file:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+@typed.command()
+def classify(
+    files: List[Path] = typer.Argument(..., help="Recordings of up to 30 s: WAV, FLAC, Ogg, MP3."),
+    model: Path = MODEL,
+    top: int = typer.Option(5, help="How much of the ranking to show."),
+) -> None:
+    """Print the intent ranking of each recording."""
+    recognizer = Recognizer(model)
+    for file in files:
+        recognition = recognizer.classify(read_audio(file, MAX_SAMPLES / SAMPLE_RATE))
+        table = Table(title=_escaped(str(file)), box=None, title_justify="left", show_header=False)
+        if not recognition.is_speech:
+            table.add_row("(no speech)", f"{recognition.non_speech:.1%}")
+        for intent, confidence in recognition.ranking[:top]:
+            table.add_row(intent, f"{confidence:.1%}", "█" * round(30 * confidence))
+        console.print(table)
+
+
+@typed.command()
+def talk(
+    files: Optional[List[Path]] = typer.Argument(None, help="Recordings to say, one after the other, in real time."),
+    mic: bool = typer.Option(False, "--mic", help="Talk by microphone (needs the extra [bold]mic[/]); Ctrl-C hangs up."),
+    url: str = typer.Option(DEFAULT_URL, help="The assistant's voice WebSocket."),
+    sender: str = typer.Option("", help="Go on with this conversation instead of a new one."),
+) -> None:
+    """Talk to a running assistant, by files or by microphone.
+
+    [dim]spoken-intents talk question.wav yes.wav[/]
+    """
+    if mic == bool(files):
+        raise ConfigError("Name recordings to say, or --mic; one of both.")
+    try:
+        asyncio.run(_talk_by_mic(url, sender) if mic else _talk_by_files(files or [], url, sender))
+    except KeyboardInterrupt:
+        console.print("Hung up.")
+
+
+async def _talk_by_files(files: List[Path], url: str, sender: str) -> None:
+    recordings = [(file, read_audio(file, 300)) for file in files]
+    async with VoiceClient(url, _print_message, sender) as client:
+        for file, samples in recordings:
+            console.print(f"[bold]You:[/] {_escaped(str(file))} ({len(samples) / SAMPLE_RATE:.1f} s)")
+            if await client.say(samples) is None:
+                console.print("[dim]     no turn: nothing was taken for speech[/]")
+
+
+async def _talk_by_mic(url: str, sender: str) -> None:
+    sounddevice = _sounddevice()
+    loop = asyncio.get_running_loop()
+    chunks: "asyncio.Queue[Any]" = asyncio.Queue()
+
+    def recorded(chunk: Any, count: int, clock: Any, status: Any) -> None:
+        loop.call_soon_threadsafe(chunks.put_nowait, chunk[:, 0].copy())
+
+    async with VoiceClient(url, _print_message, sender) as client:
+        with sounddevice.InputStream(SAMPLE_RATE, CHUNK_SAMPLES, channels=1, dtype="float32", callback=recorded):
+            console.print("Speak. Ctrl-C hangs up.")
+            while True:
+                await client.send_audio(await chunks.get())
+
+
+def _sounddevice() -> Any:
+    try:
+        import sounddevice
+    except ImportError:
+        raise ConfigError("--mic needs the extra: pip install 'rasa-spoken-intents[mic]'.") from None
+    except OSError:
+        raise ConfigError("--mic needs the system's PortAudio library (Debian and Ubuntu: apt install libportaudio2).") from None
+    try:
+        sounddevice.check_input_settings(samplerate=SAMPLE_RATE, channels=1)
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise ConfigError(f"No microphone can be used: {error}") from None
+    return sounddevice
+
+
+def _print_message(message: Message) -> None:
+    if message.get("trace_event") == "transcript":
+        console.print(f"     heard [bold cyan]{message['intent']}[/] {message['confidence']:.0%}")
+    for line in shown(message):
+        console.print(f"[bold green]Bot:[/] {line}")
+
+
+def shown(message: Message) -> List[str]:
+    """A bot message's lines for a terminal; none for events and markers."""
+    lines = [_escaped(message["response"])] if "response" in message else []
+    if message.get("buttons"):
+        lines.append("   ".join(f"\\[{_escaped(button['title'])}]" for button in message["buttons"]))
+    if "image" in message:
+        lines.append(f"(picture) {_escaped(message['image'])}")
+    if "custom" in message:
+        lines.append(_escaped(json.dumps(message["custom"])))
+    return lines
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")

@@ -1,0 +1,48 @@
+"""Everything that can go wrong on purpose, as one tree.
+
+SpokenIntentsError
+├── ConfigError            a setting that is unknown, of the wrong type, or out of range
+├── AudioError             audio that cannot be used: unreadable, empty, too long
+│   └── AudioReferenceError  a reference that points to nothing, or out of the audio directories
+├── DataError              training or test data that cannot be learnt from
+├── ModelError             a model artefact that is missing, incomplete or does not fit
+└── ProtocolError          a client that breaks the wire format; carries a code and a close code
+"""
+
+
+class SpokenIntentsError(Exception):
+    """Base of every error this project raises deliberately. The message says what to do."""
+
+
+class ConfigError(SpokenIntentsError):
+    """A setting that is unknown, of the wrong type, or out of range."""
+
+
+class AudioError(SpokenIntentsError):
+    """Audio that cannot be used: unreadable, empty, or too long."""
+
+
+class AudioReferenceError(AudioError):
+    """A reference that points to no clip, or out of the configured directories."""
+
+
+class DataError(SpokenIntentsError):
+    """Training or test data that cannot be learnt from."""
+
+
+class ModelError(SpokenIntentsError):
+    """A model artefact that is missing, incomplete, or does not fit this version."""
+
+
+class ProtocolError(SpokenIntentsError):
+    """A client broke the wire format.
+
+    Attributes:
+        code: Stable word for programs, e.g. ``bad_json``.
+        close_code: WebSocket close code (4000 to 4999).
+    """
+
+    def __init__(self, code: str, message: str, close_code: int = 4400) -> None:
+        super().__init__(message)
+        self.code = code
+        self.close_code = close_code

@@ -1,0 +1,82 @@
+"""Waveform -> log-mel, equal to Whisper's own on every frame that covers the utterance.
+
+Padding convention: as in Whisper, the first window is centred on sample 0 over a mirrored start, and the
+utterance is followed by zeros. Whisper's 3000 frames of a 30 s window go on into those zeros; ours end with
+the utterance, after ``ceil(samples / 160)`` frames.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents.errors import AudioError
+
+N_FFT = 400  # 25 ms
+HOP_SAMPLES = 160  # 10 ms between frames
+MAX_FRAMES = 3000  # 30 s: where Whisper's position table ends
+MAX_SAMPLES = MAX_FRAMES * HOP_SAMPLES - N_FFT // 2  # so that zeros, never a mirror, follow the last one
+MIN_SAMPLES = 2 * HOP_SAMPLES  # one position of the encoder, and enough to mirror
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """The constants a model was trained with; they travel in its ``model.json``."""
+
+    n_mels: int = 80
+    sample_rate: int = SAMPLE_RATE
+    n_fft: int = N_FFT
+    hop_samples: int = HOP_SAMPLES
+
+
+def log_mel(samples: np.ndarray, n_mels: int = 80) -> np.ndarray:
+    """Log-mel spectrogram, float32, shape (n_mels, frames), one frame each 10 ms, about -1 to 1.5.
+
+    Follows openai/whisper ``audio.py``: Hann window, power spectrum, Slaney mel filters, log10, at most 8
+    (80 dB) below the utterance's loudest value, then (x + 4) / 4.
+
+    Raises:
+        AudioError: Shorter than 20 ms or longer than 30 s.
+    """
+    if not MIN_SAMPLES <= len(samples) <= MAX_SAMPLES:
+        raise AudioError(f"An utterance of {len(samples) / SAMPLE_RATE:.2f} s: between 0.02 and 30 s can be classified.")
+    frames = -(-len(samples) // HOP_SAMPLES)
+    # Windows centred just behind the end still touch it: they count for the loudest value, but are not kept.
+    touching = min(-(-(len(samples) + N_FFT // 2) // HOP_SAMPLES), MAX_FRAMES)
+    padded = np.zeros(max(touching - 1, 0) * HOP_SAMPLES + N_FFT, dtype=np.float32)
+    half = N_FFT // 2
+    padded[:half] = samples[half:0:-1]
+    behind = padded[half:]
+    behind[: len(samples)] = samples[: len(behind)]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_SAMPLES]
+    power = np.abs(np.fft.rfft(windows * _hann(), axis=1)) ** 2
+    log = np.log10(np.maximum(_mel_filters(n_mels) @ power.T, 1e-10))
+    log = np.maximum(log, log.max() - 8.0)[:, :frames]
+    return ((log + 4.0) / 4.0).astype(np.float32)
+
+
+@lru_cache(maxsize=None)
+def _hann() -> np.ndarray:
+    return np.hanning(N_FFT + 1)[:-1]  # periodic
+
+
+@lru_cache(maxsize=None)
+def _mel_filters(n_mels: int) -> np.ndarray:
+    """Slaney's filters with unit area, shape (n_mels, N_FFT // 2 + 1), 0 to 8000 Hz."""
+    bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
+    edges = _mel_to_hertz(np.linspace(0, _hertz_to_mel(SAMPLE_RATE / 2), n_mels + 2))
+    width = np.diff(edges)
+    slopes = edges[:, None] - bins[None, :]
+    rising = -slopes[:-2] / width[:-1, None]
+    falling = slopes[2:] / width[1:, None]
+    return np.maximum(0, np.minimum(rising, falling)) * (2.0 / (edges[2:] - edges[:-2]))[:, None]
+
+
+# Slaney's scale: linear to 1000 Hz (15 mel), then 27 mel for each factor of 6.4.
+def _hertz_to_mel(hertz: float) -> float:
+    return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * np.log(hertz / 1000) / np.log(6.4)
+
+
+def _mel_to_hertz(mel: np.ndarray) -> np.ndarray:
+    return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))

@@ -1,0 +1,237 @@
+"""The two Rasa components; all speech, model and training code is elsewhere.
+
+`SpokenMessages`, first in the pipeline, moves audio references out of ``text``, where text classifiers would
+learn file names by heart. `SpokenIntentClassifier`, after every text classifier, classifies the audio and puts
+the reference back.
+"""
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Type, Union
+
+from rasa.engine.graph import ExecutionContext, GraphComponent
+from rasa.engine.recipes.default_recipe import DefaultV1Recipe
+from rasa.engine.storage.resource import Resource
+from rasa.engine.storage.storage import ModelStorage
+from rasa.shared.nlu.constants import ENTITIES, INTENT, INTENT_RANKING_KEY, METADATA, TEXT
+from rasa.shared.nlu.training_data.message import Message
+from rasa.shared.nlu.training_data.training_data import TrainingData
+
+from spoken_intents import recognizer as recognizers
+from spoken_intents.audio import SAMPLE_RATE, read_audio
+from spoken_intents.config import settings_from
+from spoken_intents.errors import DataError
+from spoken_intents.features import MAX_SAMPLES
+from spoken_intents.recognizer import Recognition, Recognizer
+from spoken_intents.utterances import LIVE, hand_off, is_audio_reference, resolve
+
+logger = logging.getLogger(__name__)
+
+AUDIO = "audio"  # the message attribute that holds the reference
+# What text components see of a spoken turn while it passes them: always the same, so that a clip's name can
+# change nothing. Not None, with which LogisticRegressionClassifier and others fail.
+PLACEHOLDER = ""
+
+
+@DefaultV1Recipe.register(DefaultV1Recipe.ComponentType.MESSAGE_FEATURIZER, is_trainable=False)
+class SpokenMessages(GraphComponent):
+    """Takes audio references out of ``text``, in training and in parsing. First in the pipeline.
+
+    Registered as a featurizer because only tokenizers and featurizers may change the training data that later
+    components see.
+    """
+
+    @classmethod
+    def create(
+        cls, config: Dict[str, Any], model_storage: ModelStorage, resource: Resource, execution_context: ExecutionContext
+    ) -> "SpokenMessages":
+        """Creates the component (see parent class)."""
+        return cls()
+
+    def process_training_data(self, training_data: TrainingData) -> TrainingData:
+        """Spoken examples lose their text: text classifiers skip them."""
+        for message in training_data.training_examples:
+            if is_audio_reference(message.get(TEXT)):
+                message.set(AUDIO, message.data.pop(TEXT))
+        return training_data
+
+    def process(self, messages: List[Message]) -> List[Message]:
+        """Spoken messages get a placeholder text until `SpokenIntentClassifier` restores it."""
+        for message in messages:
+            if is_audio_reference(message.get(TEXT)):
+                message.set(AUDIO, message.get(TEXT))
+                message.set(TEXT, PLACEHOLDER)
+        return messages
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """What config.yml may say of `SpokenIntentClassifier`.
+
+    Attributes:
+        base_model: A Whisper on the model hub, a directory, or a bundled name (``whisper-mini``).
+        recipe: A recipe's name, its file, or its settings.
+        epochs: Instead of the recipe's.
+        audio_directories: Where clips may lie, relative to the project.
+    """
+
+    base_model: str = "openai/whisper-base.en"
+    recipe: Union[str, dict] = "reference"
+    epochs: Optional[int] = None
+    audio_directories: Tuple[str, ...] = ("audio",)
+
+    @classmethod
+    def read(cls, config: Dict[str, Any]) -> "ClassifierSettings":
+        """The settings in a component's config.
+
+        Raises:
+            ConfigError: An unknown setting or a wrong value.
+        """
+        return settings_from(
+            cls, {key: value for key, value in config.items() if key not in _RASAS_OWN}, "SpokenIntentClassifier"
+        )
+
+
+_RASAS_OWN = ("name", "finetuning_epoch_fraction")
+
+
+@DefaultV1Recipe.register(DefaultV1Recipe.ComponentType.INTENT_CLASSIFIER, is_trainable=True)
+class SpokenIntentClassifier(GraphComponent):
+    """Classifies spoken messages by a fine-tuned Whisper encoder; leaves typed ones alone."""
+
+    @classmethod
+    def required_components(cls) -> List[Type]:
+        """`SpokenMessages` must come before."""
+        return [SpokenMessages]
+
+    @staticmethod
+    def get_default_config() -> Dict[str, Any]:
+        """`ClassifierSettings`' defaults. With ``epochs`` among them, `--finetune` may change it."""
+        return asdict(ClassifierSettings())
+
+    def __init__(
+        self,
+        settings: ClassifierSettings,
+        model_storage: ModelStorage,
+        resource: Resource,
+        recognizer: Optional[Recognizer] = None,
+        continue_from: Optional[Path] = None,
+    ) -> None:
+        self._settings = settings
+        self._model_storage = model_storage
+        self._resource = resource
+        self._recognizer = recognizer
+        self._continue_from = continue_from
+
+    @classmethod
+    def create(
+        cls, config: Dict[str, Any], model_storage: ModelStorage, resource: Resource, execution_context: ExecutionContext
+    ) -> "SpokenIntentClassifier":
+        """Creates an untrained component (see parent class)."""
+        return cls(ClassifierSettings.read(config), model_storage, resource)
+
+    @classmethod
+    def load(
+        cls,
+        config: Dict[str, Any],
+        model_storage: ModelStorage,
+        resource: Resource,
+        execution_context: ExecutionContext,
+        **kwargs: Any,
+    ) -> "SpokenIntentClassifier":
+        """Loads the model and makes it the live one of this Rasa model (see parent class)."""
+        try:
+            with model_storage.read_from(resource) as directory:
+                # Trained on a project without spoken examples: nothing to load.
+                recognizer = Recognizer(directory) if (directory / recognizers.MODEL_JSON).exists() else None
+                continue_from = directory if recognizer and execution_context.is_finetuning else None
+        except ValueError:  # so Rasa says that nothing was stored
+            recognizer = continue_from = None
+        if recognizer is not None and execution_context.model_id:
+            recognizers.register(execution_context.model_id, recognizer)
+        return cls(ClassifierSettings.read(config), model_storage, resource, recognizer, continue_from)
+
+    @classmethod
+    def fingerprint_addon(cls, config: Dict[str, Any]) -> Optional[str]:
+        """Changes with the clips' bytes, the recipe's content and a local base model's files."""
+        try:
+            from spoken_intents_training.fingerprint import training_fingerprint
+        except ImportError:
+            return None  # nothing can be trained here
+        if "base_model" not in config:
+            return None  # the fingerprint of a cached result, not of a component
+        settings = ClassifierSettings.read(config)
+        return training_fingerprint(settings.base_model, settings.recipe, settings.audio_directories)
+
+    def train(self, training_data: TrainingData) -> Resource:
+        """Fine-tunes on the spoken examples and persists the model.
+
+        Raises:
+            DataError: A clip is missing or unusable, or there are fewer than two spoken intents.
+        """
+        clips = self._clips(training_data)
+        if not clips:
+            logger.warning(
+                "No spoken examples: SpokenIntentClassifier learns nothing. The text of a spoken example is its "
+                "clip, such as audio/balance/1.wav, in a directory of audio_directories."
+            )
+            return self._resource
+        try:
+            from spoken_intents_training.dataset import Clip, require_files
+            from spoken_intents_training.finetune import train
+            from spoken_intents_training.recipe import load_recipe
+        except ImportError as error:
+            raise DataError(f"Training needs the extra: pip install 'rasa-spoken-intents[train]' ({error}).") from error
+        changes = {} if self._settings.epochs is None else {"epochs": self._settings.epochs}
+        recipe = load_recipe(self._settings.recipe, **changes)
+        examples = [
+            Clip(path=Path.cwd() / reference, intent=intent, name=reference, **known) for reference, intent, known in clips
+        ]
+        require_files(examples)
+        for example in examples:
+            resolve(example.name, self._settings.audio_directories)
+        with self._model_storage.write_to(self._resource) as directory:
+            train(examples, self._settings.base_model, recipe, directory, self._continue_from)
+            self._recognizer = Recognizer(directory)
+        return self._resource
+
+    @staticmethod
+    def _clips(training_data: TrainingData) -> List[Tuple[str, str, Dict[str, str]]]:
+        """(reference, intent, {transcript, speaker}) of every spoken example."""
+        clips = []
+        for message in training_data.training_examples:
+            if message.get(AUDIO) and message.get(INTENT):
+                metadata = (message.get(METADATA) or {}).get("example")
+                metadata = metadata if isinstance(metadata, dict) else {}
+                known = {key: str(metadata.get(key) or "") for key in ("transcript", "speaker")}
+                clips.append((message.get(AUDIO), message.get(INTENT), known))
+        return clips
+
+    def process(self, messages: List[Message]) -> List[Message]:
+        """Sets intent and the whole ranking of spoken messages.
+
+        Raises:
+            AudioReferenceError: A reference that leads to no clip, or out of the audio directories.
+            AudioError: A clip that cannot be read.
+        """
+        for message in messages:
+            reference = message.get(AUDIO)
+            if reference is None:
+                continue
+            message.set(TEXT, reference)
+            message.set(ENTITIES, [], add_to_output=True)  # whatever a text component found in the placeholder
+            ranking = self._recognize(reference).as_rasa() if self._recognizer else []
+            message.set(INTENT, ranking[0] if ranking else {"name": None, "confidence": 0.0}, add_to_output=True)
+            message.set(INTENT_RANKING_KEY, ranking, add_to_output=True)
+        return messages
+
+    def _recognize(self, reference: str) -> Recognition:
+        assert self._recognizer is not None
+        if reference.startswith(LIVE):
+            utterance = hand_off.take(reference)
+            if utterance.recognition and utterance.recognition.model == self._recognizer.fingerprint:
+                return utterance.recognition
+            return self._recognizer.classify(utterance.samples)
+        path = resolve(reference, self._settings.audio_directories)
+        return self._recognizer.classify(read_audio(path, MAX_SAMPLES / SAMPLE_RATE, reference))

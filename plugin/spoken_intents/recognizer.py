@@ -1,0 +1,174 @@
+"""The exported model: waveform -> intent ranking. ONNX Runtime and NumPy only.
+
+Also says which recognizer is live: `SpokenIntentClassifier` registers its own under the id of the Rasa model
+it came with, and a channel finds it there.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+from weakref import WeakValueDictionary
+
+import numpy as np
+import onnxruntime
+
+from spoken_intents.errors import ModelError
+from spoken_intents.features import FrontEnd, log_mel
+
+FORMAT = 1  # of model.json
+NON_SPEECH = "__non_speech__"  # the reserved label for what is not speech at all
+MODEL_JSON, INT8, FP32, ENCODER = "model.json", "model.onnx", "model.fp32.onnx", "encoder.safetensors"
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What one utterance was heard as.
+
+    Attributes:
+        ranking: (intent, confidence) of every intent, descending; the confidences and `non_speech` sum to 1.
+        non_speech: Probability that this was no speech at all.
+        model: `Recognizer.fingerprint` of the model that heard it.
+        milliseconds: What classifying took.
+    """
+
+    ranking: Tuple[Tuple[str, float], ...]
+    non_speech: float
+    model: str
+    milliseconds: float
+
+    @property
+    def intent(self) -> str:
+        return self.ranking[0][0]
+
+    @property
+    def confidence(self) -> float:
+        return self.ranking[0][1]
+
+    @property
+    def is_speech(self) -> bool:
+        """Whether some intent is likelier than non-speech."""
+        return self.confidence >= self.non_speech
+
+    def as_rasa(self) -> List[Dict[str, Any]]:
+        """The ranking as Rasa writes it."""
+        return [{"name": intent, "confidence": confidence} for intent, confidence in self.ranking]
+
+
+class Recognizer:
+    """One loaded model artefact. Thread-safe: calls may classify at the same time.
+
+    Args:
+        directory: The artefact: ``model.json`` and the ONNX files.
+        precision: ``int8``, ``fp32``, or ``auto``: int8 where the processor adds up int8 products without
+            saturating (VNNI, Arm), fp32 elsewhere.
+        threads: Threads for one classification; 0: one for each core, up to four.
+
+    Raises:
+        ModelError: A file is missing or not what `model.json` says.
+    """
+
+    def __init__(self, directory: Path, precision: str = "auto", threads: int = 0) -> None:
+        described = read_model_json(directory)
+        self.description = described
+        self.labels: List[str] = described["labels"]
+        self.temperature: float = described["temperature"]
+        self.front_end = FrontEnd(**described["front_end"])
+        if precision == "auto":
+            precision = "int8" if adds_int8_exactly() else "fp32"
+        file = Path(directory) / {"int8": INT8, "fp32": FP32}[precision]
+        self.precision = precision
+        self.fingerprint = hashlib.sha256((Path(directory) / MODEL_JSON).read_bytes()).hexdigest()[:16]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or min(4, os.cpu_count() or 1)
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would burn a core
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exceptions share no base class
+            raise ModelError(f"{file}: cannot be loaded ({error}). Train or export the model again.") from None
+
+    def logits(self, samples: np.ndarray) -> np.ndarray:
+        """Logits of one utterance (float32, 16 kHz), shape (labels,).
+
+        Raises:
+            AudioError: Shorter than 20 ms or longer than 30 s.
+        """
+        features = log_mel(samples, self.front_end.n_mels)[None]
+        return self._session.run(None, {"input_features": features})[0][0]
+
+    def classify(self, samples: np.ndarray) -> Recognition:
+        """The ranking for one utterance (float32, 16 kHz).
+
+        Raises:
+            AudioError: Shorter than 20 ms or longer than 30 s.
+        """
+        began = time.perf_counter()
+        probabilities = softmax(self.logits(samples) / self.temperature)
+        order = np.argsort(-probabilities, kind="stable")
+        ranking = tuple((self.labels[i], float(probabilities[i])) for i in order if self.labels[i] != NON_SPEECH)
+        return Recognition(
+            ranking=ranking,
+            non_speech=float(probabilities[self.labels.index(NON_SPEECH)]),
+            model=self.fingerprint,
+            milliseconds=(time.perf_counter() - began) * 1000,
+        )
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def read_model_json(directory: Path) -> Dict[str, Any]:
+    """The checked content of an artefact's ``model.json``.
+
+    Raises:
+        ModelError: Missing, not JSON, or of another format.
+    """
+    file = Path(directory) / MODEL_JSON
+    try:
+        described = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise ModelError(f"{directory} is not a model: it has no {MODEL_JSON}. `spoken-intents train --out` makes one.") from None
+    except ValueError as error:
+        raise ModelError(f"{file}: not JSON ({error}).") from None
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise ModelError(f"{file}: of another format than {FORMAT}, the one this version reads. Train the model again.")
+    labels = described.get("labels")
+    if not isinstance(labels, list) or labels.count(NON_SPEECH) != 1 or len(set(labels)) != len(labels) or len(labels) < 2:
+        raise ModelError(f"{file}: 'labels' takes a list of different intents and {NON_SPEECH}.")
+    return described
+
+
+def adds_int8_exactly() -> bool:
+    """Whether int8 products are added without saturating: AVX-512 or AVX VNNI, or any 64-bit Arm."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return True
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags
+
+
+# Weak: a recognizer lives as long as the Rasa model that loaded it.
+_live: "WeakValueDictionary[str, Recognizer]" = WeakValueDictionary()
+_live_lock = threading.Lock()
+
+
+def register(model_id: str, recognizer: Recognizer) -> None:
+    """Makes `recognizer` the one of the Rasa model `model_id`."""
+    with _live_lock:
+        _live[model_id] = recognizer
+
+
+def live(model_id: Optional[str]) -> Optional[Recognizer]:
+    """The recognizer of the Rasa model `model_id`; None when that model has none or is gone."""
+    with _live_lock:
+        return _live.get(model_id) if model_id else None

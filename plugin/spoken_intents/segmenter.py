@@ -1,0 +1,214 @@
+"""Speech flags -> SpeechStarted, SpeechPaused, Utterance. Pure: no clock, no input or output.
+
+    QUIET ──enough speech in the last windows──▶ SPEAKING ──▶ silence long enough ──▶ Utterance, QUIET
+                                                   │  ▲
+                                      short silence▼  │speech
+                                                  PAUSED
+
+Time is counted in samples since the stream began, so any split of the same audio into chunks gives the same
+utterances.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Deque, List, Optional, Protocol, Union
+
+import numpy as np
+
+from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents.config import require
+
+
+class Vad(Protocol):
+    """One window of `window_samples` float32 samples -> speech or not."""
+
+    window_samples: int
+
+    def is_speech(self, window: np.ndarray) -> bool: ...
+
+
+@dataclass(frozen=True)
+class SegmenterSettings:
+    """When an utterance starts and ends, in milliseconds of audio; Silero's names.
+
+    Attributes:
+        vad_mode: webrtcvad's strictness, 0 to 3.
+        start_window_ms: Speech starts when `min_speech_duration_ms` of this long a stretch is speech, so that
+            a click does not start one and a stutter of the detector does not prevent one.
+        min_speech_duration_ms: See above; a "yes" is about 200 ms of speech.
+        min_silence_duration_ms: Silence that ends the utterance.
+        pause_ms: Silence that is reported as a pause, long before the end.
+        speech_pad_ms: Audio kept before the first and after the last speech, so that no soft consonant is lost.
+        max_speech_duration_ms: Longest utterance; it is ended here and a new one begins at once.
+    """
+
+    vad_mode: int = 2
+    start_window_ms: int = 240
+    min_speech_duration_ms: int = 140
+    min_silence_duration_ms: int = 600
+    pause_ms: int = 200
+    speech_pad_ms: int = 300
+    max_speech_duration_ms: int = 20_000
+
+    def __post_init__(self) -> None:
+        require(self.vad_mode in (0, 1, 2, 3), f"vad_mode takes 0, 1, 2 or 3, got {self.vad_mode}.")
+        require(
+            20 <= self.min_speech_duration_ms <= self.start_window_ms,
+            f"min_speech_duration_ms ({self.min_speech_duration_ms}) takes 20 to start_window_ms ({self.start_window_ms}).",
+        )
+        require(self.start_window_ms <= 2000, f"start_window_ms takes up to 2000, got {self.start_window_ms}.")
+        require(
+            20 <= self.pause_ms <= self.min_silence_duration_ms <= 10_000,
+            f"pause_ms ({self.pause_ms}) takes 20 to min_silence_duration_ms ({self.min_silence_duration_ms}), and that up to 10000.",
+        )
+        require(0 <= self.speech_pad_ms <= 2000, f"speech_pad_ms takes 0 to 2000, got {self.speech_pad_ms}.")
+        require(
+            1000 <= self.max_speech_duration_ms <= 25_000,
+            f"max_speech_duration_ms takes 1000 to 25000 (the model hears at most 30 s), got {self.max_speech_duration_ms}.",
+        )
+
+
+@dataclass(frozen=True)
+class SpeechStarted:
+    """Somebody speaks, first at `at_sample`."""
+
+    at_sample: int
+
+
+@dataclass(frozen=True)
+class SpeechPaused:
+    """Nobody speaks any more since `at_sample`; whether the utterance is over is not known yet."""
+
+    at_sample: int
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One stretch of speech, with its padding.
+
+    Attributes:
+        samples: float32, 16 kHz, mono; not to be written to.
+        start_sample: Where `samples` begins in the stream.
+        speech_end_sample: Where the last speech ended.
+        end_sample: Where it was decided that the utterance is over.
+        reason: ``silence``, ``commit``, ``max_duration`` or ``end_of_stream``.
+    """
+
+    samples: np.ndarray
+    start_sample: int
+    speech_end_sample: int
+    end_sample: int
+    reason: str
+
+    @property
+    def endpoint_delay_ms(self) -> float:
+        """From the end of speech to the decision that the utterance is over."""
+        return (self.end_sample - self.speech_end_sample) * 1000 / SAMPLE_RATE
+
+
+Event = Union[SpeechStarted, SpeechPaused, Utterance]
+
+
+class Segmenter:
+    """Cuts one stream into utterances; one instance for each stream, not thread-safe."""
+
+    def __init__(self, settings: SegmenterSettings, vad: Vad) -> None:
+        self._vad = vad
+        self._size = vad.window_samples
+
+        def windows(milliseconds: int) -> int:
+            return max(1, milliseconds * SAMPLE_RATE // 1000 // self._size)
+
+        self._min_speech = windows(settings.min_speech_duration_ms)
+        self._min_silence = windows(settings.min_silence_duration_ms)
+        self._pause = windows(settings.pause_ms)
+        self._pad = windows(settings.speech_pad_ms) if settings.speech_pad_ms else 0
+        self._max_speech = windows(settings.max_speech_duration_ms)
+        start_window = windows(settings.start_window_ms)
+        self._flags: Deque[bool] = deque(maxlen=start_window)
+        self._before: Deque[np.ndarray] = deque(maxlen=start_window + self._pad)
+        self._rest = np.zeros(0, dtype=np.float32)
+        self._seen = 0  # windows so far
+        self._windows: List[np.ndarray] = []  # of the utterance being spoken
+        self._start: Optional[int] = None  # its first window; None: nobody speaks
+        self._speech_end = 0  # the window behind its last speech
+
+    @property
+    def speaking(self) -> bool:
+        """Whether an utterance is under way (a pause in it included)."""
+        return self._start is not None
+
+    def push(self, samples: np.ndarray) -> List[Event]:
+        """Takes samples (float32, 16 kHz, any number) and returns what became known by them."""
+        samples = np.concatenate([self._rest, samples]) if len(self._rest) else samples
+        whole = len(samples) - len(samples) % self._size
+        events: List[Event] = []
+        for position in range(0, whole, self._size):
+            events += self._window(samples[position : position + self._size])
+        self._rest = samples[whole:].copy()  # a view would keep the whole chunk alive
+        return events
+
+    def flush(self, reason: str = "end_of_stream") -> List[Event]:
+        """Ends the utterance under way now, if there is one. The stream may go on."""
+        return [self._end(reason)] if self.speaking else []
+
+    def _window(self, window: np.ndarray) -> List[Event]:
+        is_speech = self._vad.is_speech(window)
+        self._seen += 1
+        if self._start is None:
+            return self._quiet(window, is_speech)
+        self._windows.append(window)
+        if is_speech:
+            self._speech_end = self._seen
+        silence = self._seen - self._speech_end
+        if silence >= self._min_silence:
+            return [self._end("silence")]
+        if len(self._windows) >= self._max_speech:
+            return self._end_at_limit()
+        if silence == self._pause:
+            return [SpeechPaused(self._speech_end * self._size)]
+        return []
+
+    def _quiet(self, window: np.ndarray, is_speech: bool) -> List[Event]:
+        self._before.append(window)
+        self._flags.append(is_speech)
+        if sum(self._flags) < self._min_speech:
+            return []
+        first = len(self._flags) - list(self._flags).index(True)  # windows since the first speech, itself included
+        self._windows = list(self._before)[-(first + self._pad) :]
+        self._start = self._seen - len(self._windows)
+        self._speech_end = self._seen
+        self._before.clear()
+        self._flags.clear()
+        return [SpeechStarted((self._seen - first) * self._size)]
+
+    def _end(self, reason: str) -> Utterance:
+        assert self._start is not None
+        keep = self._speech_end - self._start + self._pad
+        utterance = Utterance(
+            samples=np.concatenate(self._windows[:keep]),
+            start_sample=self._start * self._size,
+            speech_end_sample=self._speech_end * self._size,
+            end_sample=self._seen * self._size,
+            reason=reason,
+        )
+        self._before.extend(self._windows[keep:])
+        self._windows, self._start = [], None
+        return utterance
+
+    def _end_at_limit(self) -> List[Event]:
+        """Cuts without losing a window: what is behind the cut opens the next utterance."""
+        still_speaking = self._speech_end == self._seen
+        utterance = self._end("max_duration")
+        if not still_speaking:
+            return [utterance]
+        self._before.clear()
+        self._start, self._speech_end = self._seen, self._seen
+        return [utterance, SpeechStarted(self._seen * self._size)]
+
+
+def segment(samples: np.ndarray, settings: SegmenterSettings, vad: Vad) -> List[Utterance]:
+    """The utterances of a whole recording."""
+    segmenter = Segmenter(settings, vad)
+    events = segmenter.push(samples) + segmenter.flush()
+    return [event for event in events if isinstance(event, Utterance)]

@@ -1,0 +1,118 @@
+"""The banking assistant's processes: `rasa train`, the action server, `rasa run`. Used by the demo, talk and tests."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = ROOT / "assistant_project"
+BIN = Path(sys.executable).parent
+QUIET = {
+    "RASA_TELEMETRY_ENABLED": "false",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "PYTHONWARNINGS": "ignore",
+    "SQLALCHEMY_SILENCE_UBER_WARNING": "1",
+    "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def train(project: Path = PROJECT) -> None:
+    """Runs `rasa train` in `project`; its output goes to ours. Raises CalledProcessError when it fails."""
+    subprocess.run([str(BIN / "rasa"), "train"], cwd=project, env={**os.environ, **QUIET}, check=True)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Assistant:
+    """A running assistant. Use as a context manager; leaving it ends its processes.
+
+    Args:
+        project: A trained Rasa project.
+        actions: Whether to start its action server too.
+    """
+
+    def __init__(self, project: Path = PROJECT, actions: bool = True) -> None:
+        self.project = project
+        self.port = free_port()
+        self._actions = actions
+        self._processes: List[subprocess.Popen] = []
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def voice(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/webhooks/voice/websocket"
+
+    def __enter__(self) -> "Assistant":
+        self._folder = tempfile.TemporaryDirectory()
+        self.log = Path(self._folder.name) / "log.txt"
+        environment = {**os.environ, **QUIET, "BANK_DB": str(Path(self._folder.name) / "bank.db")}
+        try:
+            if self._actions:
+                environment["ACTION_PORT"] = str(free_port())
+                server = [sys.executable, str(ROOT / "scripts" / "action_server.py"), environment["ACTION_PORT"]]
+                self._start(server, environment)
+            rasa = [str(BIN / "rasa"), "run", "-i", "127.0.0.1", "-p", str(self.port), "--enable-api"]
+            self._start(rasa, environment)
+            self._wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._processes.clear()
+        self._folder.cleanup()
+
+    def _start(self, command: List[str], environment: Dict[str, str]) -> None:
+        with self.log.open("ab") as log:
+            self._processes.append(
+                subprocess.Popen(command, cwd=self.project, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            )
+
+    def _wait_until_ready(self, seconds: float = 180) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for process in self._processes:
+                if process.poll() is not None:
+                    raise RuntimeError(f"A server ended with {process.returncode}:\n{self.log_tail()}")
+            health = self._health()
+            if health is not None and health["recognizer"]:
+                return
+            time.sleep(0.2)
+        raise RuntimeError(f"The assistant was not ready after {seconds:.0f} s:\n{self.log_tail()}")
+
+    def _health(self) -> Optional[Dict[str, Any]]:
+        try:
+            with urllib.request.urlopen(f"{self.http}/webhooks/voice/", timeout=5) as answer:
+                return json.load(answer)
+        except (urllib.error.URLError, OSError, ValueError):
+            return None
+
+    def log_tail(self, lines: int = 40) -> str:
+        """The last lines of what the servers printed."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

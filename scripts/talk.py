@@ -1,0 +1,40 @@
+"""Trains the banking assistant if need be, leaves it running, and says how to talk to it. Ctrl-C ends it."""
+
+import signal
+import sys
+
+from rich.console import Console
+
+from assistant import Assistant, train
+
+console = Console(highlight=False)
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    train()
+    console.print("Starting the action server and Rasa ...")
+    with Assistant() as assistant:
+        console.print(
+            f"""
+[bold green]The assistant listens.[/] In another terminal:
+
+  by file        .venv/bin/spoken-intents talk --url {assistant.voice} assistant_project/audio/demo/balance.ogg
+  by microphone  .venv/bin/spoken-intents talk --url {assistant.voice} --mic
+  a recording    curl --data-binary @recording.wav {assistant.http}/webhooks/voice/webhook
+
+Ask for your balance, the latest transactions, to pay a bill, to freeze your card.
+The intents were learnt from synthetic voices only: expect it to mishear people. Record examples of your own
+(README, "Training on your recordings") to change that.
+
+Ctrl-C ends the assistant. Its log: {assistant.log}
+"""
+        )
+        signal.pause()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        console.print("Ended.")

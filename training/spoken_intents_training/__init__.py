@@ -1,0 +1,1 @@
+"""Fine-tunes, evaluates, exports and distils spoken-intent models. Needs the extra ``[train]``."""

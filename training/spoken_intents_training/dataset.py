@@ -1,0 +1,184 @@
+"""Spoken examples: which clip has which intent, read from nlu.yml or a CSV, and their log-mels."""
+
+import csv
+import random
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
+
+import numpy as np
+import yaml
+
+from spoken_intents.audio import SAMPLE_RATE, read_audio
+from spoken_intents.errors import AudioError, DataError
+from spoken_intents.features import MAX_SAMPLES, log_mel
+from spoken_intents.utterances import is_audio_reference
+
+SILENCE = 1e-4  # a peak of -80 dB: nothing was recorded
+SHOWN = 10  # problems listed before "and n more"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One spoken example. `name` is what its author calls it, for messages and reports."""
+
+    path: Path
+    intent: str
+    name: str
+    speaker: str = ""
+    transcript: str = ""
+    split: str = ""
+
+
+@dataclass
+class FeatureSet:
+    """Log-mels, each (n_mels, frames), and the clips they belong to."""
+
+    clips: List[Clip]
+    spectrograms: List[np.ndarray] = field(repr=False)
+
+
+def read_clips(file: Path) -> List[Clip]:
+    """The spoken examples of an nlu.yml or a CSV (columns path, intent; optional speaker, transcript, split).
+
+    Raises:
+        DataError: The file cannot be read, lists no clip, or a clip is missing.
+    """
+    if not file.is_file():
+        raise DataError(f"{file}: no such file.")
+    clips = list(_from_csv(file) if file.suffix.lower() == ".csv" else _from_nlu(file))
+    if not clips:
+        raise DataError(
+            f"{file}: lists no clip. In nlu.yml the text of a spoken example is its path, such as audio/balance/1.wav; "
+            "in a CSV the columns are path,intent."
+        )
+    require_files(clips)
+    return clips
+
+
+def _from_csv(file: Path) -> Iterator[Clip]:
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        rows = csv.DictReader(lines)
+        missing = {"path", "intent"} - set(rows.fieldnames or ())
+        if missing:
+            raise DataError(f"{file}: the column {' and '.join(sorted(missing))} is missing; found {rows.fieldnames}.")
+        for row in rows:
+            if not row["path"] or not row["intent"]:
+                raise DataError(f"{file}, line {rows.line_num}: path and intent must both be given.")
+            extra = {key: row.get(key) or "" for key in ("speaker", "transcript", "split")}
+            yield Clip(file.parent / row["path"], row["intent"], row["path"], **extra)
+
+
+def _from_nlu(file: Path) -> Iterator[Clip]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not YAML ({error}).") from None
+    blocks = content.get("nlu") if isinstance(content, dict) else None
+    for block in blocks or []:
+        if not isinstance(block, dict) or "intent" not in block:
+            continue
+        for text, metadata in _examples(block.get("examples") or []):
+            if is_audio_reference(text):
+                extra = {key: str(metadata.get(key) or "") for key in ("speaker", "transcript")}
+                yield Clip(_beside(file, text), str(block["intent"]), text, **extra)
+
+
+def _examples(examples: Any) -> Iterator[Tuple[str, Dict[str, Any]]]:
+    if isinstance(examples, str):
+        for line in examples.splitlines():
+            if line.lstrip().startswith("-"):
+                yield line.lstrip()[1:].strip(), {}
+    else:
+        for example in examples:
+            metadata = example.get("metadata")
+            yield str(example["text"]).strip(), metadata if isinstance(metadata, dict) else {}
+
+
+def _beside(file: Path, reference: str) -> Path:
+    """A reference starts at the project: the working directory, or a folder that holds the NLU file."""
+    for root in (Path.cwd(), *file.resolve().parents):
+        if (root / reference).is_file():
+            return root / reference
+    return Path.cwd() / reference
+
+
+def require_files(clips: Iterable[Clip]) -> None:
+    """Raises DataError, naming clips and intents, unless every clip is there."""
+    _refuse([f"{clip.name} (intent {clip.intent})" for clip in clips if not clip.path.is_file()], "missing")
+
+
+def _refuse(problems: Sequence[str], what: str) -> None:
+    if problems:
+        shown = "\n  ".join(problems[:SHOWN])
+        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise DataError(f"{len(problems)} clip(s) {what}; nothing was trained:\n  {shown}{more}")
+
+
+def read_samples(clip: Clip) -> np.ndarray:
+    """The clip's audio, float32, 16 kHz.
+
+    Raises:
+        AudioError: Unreadable, empty, silent, too short, or longer than 30 s.
+    """
+    samples = read_audio(clip.path, MAX_SAMPLES / SAMPLE_RATE, f"{clip.name} (intent {clip.intent})")
+    if np.abs(samples).max() < SILENCE:
+        raise AudioError(f"{clip.name} (intent {clip.intent}): holds only silence.")
+    return samples
+
+
+def read_features(clips: Sequence[Clip], n_mels: int) -> FeatureSet:
+    """The log-mels of all clips, in order.
+
+    Raises:
+        DataError: Some clips cannot be used; all of them are named.
+    """
+
+    def read(clip: Clip) -> Any:
+        try:
+            return log_mel(read_samples(clip), n_mels)
+        except AudioError as error:
+            return error
+
+    with ThreadPoolExecutor(4) as pool:
+        spectrograms = list(pool.map(read, clips))
+    _refuse([str(result) for result in spectrograms if isinstance(result, AudioError)], "cannot be used")
+    return FeatureSet(list(clips), spectrograms)
+
+
+def hold_out(clips: Sequence[Clip], share: float, seed: int) -> Tuple[List[Clip], List[Clip]]:
+    """Clips to train on and clips held out, every intent alike; equal transcripts stay together.
+
+    An intent keeps at least two thirds of its clips; one with fewer than four gives none away.
+    """
+    rng = random.Random(seed)
+    groups: Dict[str, Dict[str, List[Clip]]] = defaultdict(lambda: defaultdict(list))
+    for clip in clips:
+        groups[clip.intent][clip.transcript.strip().lower() or str(clip.path)].append(clip)
+    held_out: List[Clip] = []
+    for intent in sorted(groups):
+        total = sum(len(group) for group in groups[intent].values())
+        wanted = max(1, round(total * share)) if share and total >= 4 else 0
+        keys = sorted(groups[intent])
+        rng.shuffle(keys)
+        taken: List[Clip] = []
+        for key in keys:
+            if len(taken) < wanted and len(taken) + len(groups[intent][key]) <= total // 3:
+                taken += groups[intent][key]
+        held_out += taken
+    chosen = set(map(id, held_out))
+    return [clip for clip in clips if id(clip) not in chosen], held_out
+
+
+def intent_counts(clips: Iterable[Clip]) -> Dict[str, int]:
+    """{intent: clips}, intents in alphabetical order.
+
+    Raises:
+        DataError: Fewer than two intents.
+    """
+    counts = dict(sorted(Counter(clip.intent for clip in clips).items()))
+    if len(counts) < 2:
+        raise DataError(f"{len(counts)} spoken intent(s) ({', '.join(counts) or 'none'}): at least two are needed to tell apart.")
+    return counts

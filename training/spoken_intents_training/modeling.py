@@ -1,0 +1,125 @@
+"""Whisper's encoder with a classification head, at the length of the utterance instead of 30 s.
+
+The weights and layers are Hugging Face's ``WhisperForAudioClassification``; what differs is the way through
+them: the position table is sliced, and padding inside a batch is masked in the convolutions, in attention and
+in pooling, so that an utterance's logits do not depend on what it was batched with.
+"""
+
+from typing import Any, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import WhisperConfig, WhisperForAudioClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from spoken_intents.errors import ModelError
+from spoken_intents_training.sources import base_model_source, bundled_base_models
+
+
+class ShortContextClassifier(WhisperForAudioClassification):
+    """Log-mel of any length up to 30 s -> logits, one for each label."""
+
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        frames: Optional[torch.Tensor] = None,
+        labels: Optional[torch.Tensor] = None,
+    ) -> SequenceClassifierOutput:
+        """Logits, shape (batch, labels), and the cross-entropy when `labels` are given.
+
+        Args:
+            input_features: Log-mel, shape (batch, n_mels, frames).
+            frames: How many frames of each row are real, shape (batch,); None when all are.
+            labels: Label index of each row, shape (batch,).
+        """
+        hidden, mask = encode(self.encoder, input_features, frames)
+        projected = self.projector(hidden)
+        if mask is None:
+            pooled = projected.mean(dim=1)
+        else:
+            weights = mask.to(projected.dtype).unsqueeze(-1)
+            pooled = (projected * weights).sum(dim=1) / weights.sum(dim=1)
+        logits = self.classifier(pooled)
+        loss: Any = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def encode(
+    encoder: Any, features: torch.Tensor, frames: Optional[torch.Tensor] = None
+) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+    """The encoder's last hidden states, shape (batch, positions, width), and which positions are real.
+
+    Args:
+        encoder: A ``WhisperEncoder``.
+        features: Log-mel, shape (batch, n_mels, frames); positions = ceil(frames / 2).
+        frames: How many frames of each row are real, or None: no mask is computed, and None is returned.
+    """
+    mask = attention = None
+    if frames is not None:
+        frame_mask = torch.arange(features.shape[-1], device=features.device) < frames[:, None]
+        mask = frame_mask[:, ::2]
+        # 0 where a key may be seen, the lowest number where not; shape (batch, 1, 1, positions).
+        attention = torch.zeros(mask.shape, dtype=features.dtype, device=features.device)
+        attention = attention.masked_fill(~mask, torch.finfo(features.dtype).min)[:, None, None, :]
+        features = features * frame_mask[:, None, :]
+    hidden = nn.functional.gelu(encoder.conv1(features))
+    if frames is not None:
+        hidden = hidden * frame_mask[:, None, :]  # what a lone utterance would have met there: zero padding
+    hidden = nn.functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
+    hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+    for layer in encoder.layers:
+        if attention is not None:
+            hidden = layer(hidden, attention_mask=attention.expand(-1, -1, hidden.shape[1], -1))[0]
+        else:
+            hidden = layer(hidden, attention_mask=None)[0]
+    return encoder.layer_norm(hidden), mask
+
+
+def pad_batch(spectrograms: Sequence[np.ndarray]) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Log-mels of different lengths as one batch: features (batch, n_mels, longest) and frames (batch,)."""
+    frames = torch.tensor([spectrogram.shape[1] for spectrogram in spectrograms])
+    features = torch.zeros(len(spectrograms), spectrograms[0].shape[0], int(frames.max()))
+    for row, spectrogram in zip(features, spectrograms):
+        row[:, : spectrogram.shape[1]] = torch.from_numpy(spectrogram)
+    return features, frames
+
+
+def load_base(base_model: str, labels: List[str]) -> ShortContextClassifier:
+    """A Whisper encoder with a new head for `labels`.
+
+    Args:
+        base_model: A bundled name (``whisper-mini``), a directory, or a name on the model hub.
+
+    Raises:
+        ModelError: It cannot be found or fetched, or is not Whisper.
+    """
+    source = base_model_source(base_model)
+    try:
+        config = WhisperConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ModelError(_cannot_load(base_model, error)) from None
+    if config.model_type != "whisper":
+        raise ModelError(f"base_model {base_model!r} is a {config.model_type} model; a Whisper one is needed.")
+    try:
+        model = ShortContextClassifier.from_pretrained(
+            source,
+            dtype=torch.float32,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+            ignore_mismatched_sizes=True,  # somebody else's head, of other labels
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(_cannot_load(base_model, error)) from None
+    model.encoder.embed_positions.requires_grad_(False)
+    return model
+
+
+def _cannot_load(base_model: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0]
+    return (
+        f"base_model {base_model!r} cannot be loaded: {reason} "
+        f"Name a directory with config.json and model.safetensors (a local copy works without network), a model on "
+        f"the hub such as openai/whisper-base.en, or a bundled one: {', '.join(bundled_base_models())}."
+    )

@@ -1,0 +1,84 @@
+"""How a model is fine-tuned: a validated dataclass, read by name, from a file, or from a mapping."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, List, Mapping, Optional, Tuple, Union
+
+import yaml
+
+from spoken_intents.config import require, settings_from
+from spoken_intents.errors import ConfigError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The defaults are the reference recipe.
+
+    Attributes:
+        epochs: Passes over the clips.
+        batch_size: Clips a step.
+        learning_rate: Of the encoder, and of the head where `head_learning_rate` is not given. Falls as a cosine.
+        head_learning_rate: Of projector and classifier.
+        warmup_share: Share of all steps in which the learning rate rises from 0.
+        weight_decay: AdamW's.
+        max_grad_norm: Gradients are clipped to this norm; 0: not at all.
+        non_speech_share: Clips of noise made for the reserved non-speech output, as a share of the clips.
+        held_out_share: Share of the clips that is not trained on, to measure accuracy and fit the temperature.
+        seed: Of everything random.
+    """
+
+    epochs: int = 3
+    batch_size: int = 1
+    learning_rate: float = 1e-5
+    head_learning_rate: Optional[float] = None
+    warmup_share: float = 0.0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 0.0
+    non_speech_share: float = 0.1
+    held_out_share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(1 <= self.epochs <= 1000, f"epochs takes 1 to 1000, got {self.epochs}.")
+        require(1 <= self.batch_size <= 1024, f"batch_size takes 1 to 1024, got {self.batch_size}.")
+        for name in ("learning_rate", "head_learning_rate"):
+            rate = getattr(self, name)
+            require(rate is None or 0 < rate < 1, f"{name} takes a number between 0 and 1, got {rate}.")
+        for name in ("warmup_share", "non_speech_share", "held_out_share"):
+            require(0 <= getattr(self, name) < 1, f"{name} takes 0 to below 1, got {getattr(self, name)}.")
+        require(self.weight_decay >= 0, f"weight_decay takes 0 or more, got {self.weight_decay}.")
+        require(self.max_grad_norm >= 0, f"max_grad_norm takes 0 (no clipping) or more, got {self.max_grad_norm}.")
+
+
+def load_recipe(recipe: Union[str, Mapping[str, Any]], **changes: Any) -> Recipe:
+    """The recipe of that name, file or mapping, with `changes` on top.
+
+    Raises:
+        ConfigError: No such recipe, or a setting it does not know.
+    """
+    values, where = recipe_values(recipe)
+    return settings_from(Recipe, {**values, **changes}, where)
+
+
+def recipe_names() -> List[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yml"))
+
+
+def recipe_values(recipe: Union[str, Mapping[str, Any]]) -> Tuple[Mapping[str, Any], str]:
+    """The settings a recipe gives, as written, and what to call it in messages.
+
+    Raises:
+        ConfigError: Neither a recipe's name nor a file that holds one.
+    """
+    if not isinstance(recipe, str):
+        return recipe, "recipe"
+    file = RECIPES / f"{recipe}.yml" if recipe in recipe_names() else Path(recipe)
+    if not file.is_file():
+        raise ConfigError(f"recipe {recipe!r}: neither a recipe's name ({', '.join(recipe_names())}) nor a file.")
+    values = yaml.safe_load(file.read_text()) or {}
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"recipe {recipe!r}: expected settings (name: value), got {type(values).__name__}.")
+    return values, f"recipe {recipe!r}"
