@@ -16,7 +16,7 @@ talk: setup       ## leave the assistant running and say how to talk to it
 	@$(PYTHON) scripts/talk.py
 
 test: setup       ## the fast tests
-	@$(PYTHON) -m pytest -m "not slow and not shared and not gpu and not browser and not services"
+	@$(PYTHON) -m pytest -m "not slow and not shared"
 
 test-all: setup   ## every test whose needs are met
 	@$(PYTHON) -m pytest
@@ -29,14 +29,14 @@ check: setup      ## style and types
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 
-bench: setup      ## figures: accuracy on the bundled test part, and speed
-	@$(PYTHON) benchmarks/bench.py
+bench: setup      ## accuracy on the bundled test part, as a table and JSON
+	@$(PYTHON) benchmarks/bench.py accuracy
 
 corpus: setup     ## speak the sentences again (needs espeak-ng, festival, flite)
 	@$(PYTHON) corpus/generate.py
 
-lock:             ## pin the dependencies anew
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \
+lock: setup       ## pin the dependencies anew
+	$(or $(shell command -v uv),.uv/bin/uv) pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --output-file requirements.lock
 
 clean:            ## everything that can be made again

@@ -289,7 +289,7 @@ def _trim(speech: np.ndarray) -> np.ndarray:
 
 def save(target: Path, samples: np.ndarray) -> None:
     if target.suffix == ".ogg":
-        with soundfile.SoundFile(target, "w", RATE, 1, format="OGG", subtype="OPUS", compression_level=0.92) as file:
+        with soundfile.SoundFile(target, "w", RATE, 1, format="OGG", subtype="OPUS", compression_level=0.96) as file:
             file.write(samples)
     else:
         soundfile.write(target, samples, RATE)

@@ -49,12 +49,15 @@ def read_audio(source: Union[str, Path, BinaryIO], max_seconds: float, name: str
             samples = file.read(int(max_seconds * file.samplerate) + 1, dtype="float32", always_2d=True)
             sample_rate = file.samplerate
     except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{name}: cannot be read as audio ({error}). WAV, FLAC, Ogg and MP3 are understood.") from None
+        reason = str(getattr(error, "error_string", error)).rstrip(".")  # libsndfile's words, without the path once more
+        raise AudioError(f"{name}: cannot be read as audio ({reason}). WAV, FLAC, Ogg and MP3 are understood.") from None
     if len(samples) > max_seconds * sample_rate:
         raise AudioError(f"{name}: longer than {max_seconds:g} s, the most that is taken here. Cut it into utterances.")
     if len(samples) == 0:
         raise AudioError(f"{name}: holds no audio (0 samples).")
     mono = samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise AudioError(f"{name}: holds samples that are no numbers.")
     if sample_rate == SAMPLE_RATE:
         return mono
     return soxr.resample(mono, sample_rate, SAMPLE_RATE).astype(np.float32)

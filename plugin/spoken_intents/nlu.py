@@ -156,7 +156,7 @@ class SpokenIntentClassifier(GraphComponent):
     def fingerprint_addon(cls, config: Dict[str, Any]) -> Optional[str]:
         """Changes with the clips' bytes, the recipe's content and a local base model's files."""
         try:
-            from spoken_intents_training.fingerprint import training_fingerprint
+            from spoken_intents_training.sources import training_fingerprint
         except ImportError:
             return None  # nothing can be trained here
         if "base_model" not in config:

@@ -10,7 +10,7 @@ import os
 import platform
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 from weakref import WeakValueDictionary
@@ -67,13 +67,12 @@ class Recognizer:
         directory: The artefact: ``model.json`` and the ONNX files.
         precision: ``int8``, ``fp32``, or ``auto``: int8 where the processor adds up int8 products without
             saturating (VNNI, Arm), fp32 elsewhere.
-        threads: Threads for one classification; 0: one for each core, up to four.
 
     Raises:
         ModelError: A file is missing or not what `model.json` says.
     """
 
-    def __init__(self, directory: Path, precision: str = "auto", threads: int = 0) -> None:
+    def __init__(self, directory: Path, precision: str = "auto") -> None:
         described = read_model_json(directory)
         self.description = described
         self.labels: List[str] = described["labels"]
@@ -85,12 +84,15 @@ class Recognizer:
         self.precision = precision
         self.fingerprint = hashlib.sha256((Path(directory) / MODEL_JSON).read_bytes()).hexdigest()[:16]
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or min(4, os.cpu_count() or 1)
+        options.intra_op_num_threads = min(4, os.cpu_count() or 1)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would burn a core
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise ModelError(f"{file}: cannot be loaded ({error}). Train or export the model again.") from None
+
+        if self._session.get_outputs()[0].shape[1] != len(self.labels):
+            raise ModelError(f"{file}: has another number of outputs than {MODEL_JSON} has labels. Train the model again.")
 
     def logits(self, samples: np.ndarray) -> np.ndarray:
         """Logits of one utterance (float32, 16 kHz), shape (labels,).
@@ -143,6 +145,14 @@ def read_model_json(directory: Path) -> Dict[str, Any]:
     labels = described.get("labels")
     if not isinstance(labels, list) or labels.count(NON_SPEECH) != 1 or len(set(labels)) != len(labels) or len(labels) < 2:
         raise ModelError(f"{file}: 'labels' takes a list of different intents and {NON_SPEECH}.")
+    if not isinstance(described.get("temperature"), (int, float)):
+        raise ModelError(f"{file}: 'temperature' takes a number.")
+    try:
+        front_end = FrontEnd(**described["front_end"])
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{file}: 'front_end' is not understood ({error}). Train the model again.") from None
+    if replace(front_end, n_mels=FrontEnd.n_mels) != FrontEnd():
+        raise ModelError(f"{file}: made for another front end ({front_end}) than this version's.")
     return described
 
 

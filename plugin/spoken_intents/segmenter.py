@@ -140,7 +140,7 @@ class Segmenter:
 
     def push(self, samples: np.ndarray) -> List[Event]:
         """Takes samples (float32, 16 kHz, any number) and returns what became known by them."""
-        samples = np.concatenate([self._rest, samples]) if len(self._rest) else samples
+        samples = np.concatenate([self._rest, samples])
         whole = len(samples) - len(samples) % self._size
         events: List[Event] = []
         for position in range(0, whole, self._size):
@@ -174,7 +174,7 @@ class Segmenter:
         self._flags.append(is_speech)
         if sum(self._flags) < self._min_speech:
             return []
-        first = len(self._flags) - list(self._flags).index(True)  # windows since the first speech, itself included
+        first = min(len(self._flags) - list(self._flags).index(True), len(self._before))
         self._windows = list(self._before)[-(first + self._pad) :]
         self._start = self._seen - len(self._windows)
         self._speech_end = self._seen
@@ -197,14 +197,10 @@ class Segmenter:
         return utterance
 
     def _end_at_limit(self) -> List[Event]:
-        """Cuts without losing a window: what is behind the cut opens the next utterance."""
-        still_speaking = self._speech_end == self._seen
-        utterance = self._end("max_duration")
-        if not still_speaking:
-            return [utterance]
-        self._before.clear()
-        self._start, self._speech_end = self._seen, self._seen
-        return [utterance, SpeechStarted(self._seen * self._size)]
+        """Cuts without losing a window; one more window of speech behind the cut opens the next utterance."""
+        if self._speech_end == self._seen:
+            self._flags.extend([True] * (self._min_speech - 1))
+        return [self._end("max_duration")]
 
 
 def segment(samples: np.ndarray, settings: SegmenterSettings, vad: Vad) -> List[Utterance]:

@@ -39,14 +39,18 @@ def resolve(reference: str, directories: Sequence[str], root: Optional[Path] = N
         AudioReferenceError: No such file, or outside the directories (also by ``..`` or a symbolic link).
     """
     root = (root or Path.cwd()).resolve()
-    path = (root / reference).resolve()
+    try:
+        path = (root / reference).resolve()
+        found = path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, not encodable, a loop of links
+        raise AudioReferenceError(f"{reference!r:.100}: no file can be called that ({error}).") from None
     allowed = [(root / directory).resolve() for directory in directories]
     if not is_audio_reference(reference) or not any(directory in path.parents for directory in allowed):
         raise AudioReferenceError(
             f"{reference}: outside the audio directories ({', '.join(directories)}). Put the clip there, or name its "
             "directory in SpokenIntentClassifier's setting audio_directories."
         )
-    if not path.is_file():
+    if not found:
         raise AudioReferenceError(f"{reference}: no such file in {root}.")
     return path
 

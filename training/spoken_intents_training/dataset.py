@@ -13,7 +13,7 @@ import yaml
 
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.errors import AudioError, DataError
-from spoken_intents.features import MAX_SAMPLES, log_mel
+from spoken_intents.features import MAX_SAMPLES, MIN_SAMPLES, log_mel
 from spoken_intents.utterances import is_audio_reference
 
 SILENCE = 1e-4  # a peak of -80 dB: nothing was recorded
@@ -48,7 +48,10 @@ def read_clips(file: Path) -> List[Clip]:
     """
     if not file.is_file():
         raise DataError(f"{file}: no such file.")
-    clips = list(_from_csv(file) if file.suffix.lower() == ".csv" else _from_nlu(file))
+    try:
+        clips = list(_from_csv(file) if file.suffix.lower() == ".csv" else _from_nlu(file))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 ({error}).") from None
     if not clips:
         raise DataError(
             f"{file}: lists no clip. In nlu.yml the text of a spoken example is its path, such as audio/balance/1.wav; "
@@ -93,6 +96,10 @@ def _examples(examples: Any) -> Iterator[Tuple[str, Dict[str, Any]]]:
                 yield line.lstrip()[1:].strip(), {}
     else:
         for example in examples:
+            if not isinstance(example, dict) or "text" not in example:
+                raise DataError(
+                    f"An example without text: {example!r:.80}. It takes `- text: audio/balance/1.wav`, or one `|` block of lines."
+                )
             metadata = example.get("metadata")
             yield str(example["text"]).strip(), metadata if isinstance(metadata, dict) else {}
 
@@ -124,6 +131,8 @@ def read_samples(clip: Clip) -> np.ndarray:
         AudioError: Unreadable, empty, silent, too short, or longer than 30 s.
     """
     samples = read_audio(clip.path, MAX_SAMPLES / SAMPLE_RATE, f"{clip.name} (intent {clip.intent})")
+    if len(samples) < MIN_SAMPLES:
+        raise AudioError(f"{clip.name} (intent {clip.intent}): shorter than 20 ms, too short to be heard.")
     if np.abs(samples).max() < SILENCE:
         raise AudioError(f"{clip.name} (intent {clip.intent}): holds only silence.")
     return samples

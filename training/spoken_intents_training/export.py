@@ -13,6 +13,7 @@ import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from safetensors import SafetensorError  # type: ignore[attr-defined]
 from safetensors.torch import load_file, save_file
 
 from spoken_intents.errors import ModelError
@@ -107,7 +108,7 @@ def load_weights(model: ShortContextClassifier, file: Path) -> None:
     """
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in load_file(file).items()})
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"Fine-tuning cannot go on from the previous model: {str(error).splitlines()[0]} "
             "The intents or the base model changed. Train without --finetune."

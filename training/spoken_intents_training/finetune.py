@@ -4,6 +4,7 @@ import logging
 import math
 import tempfile
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, cast
@@ -21,13 +22,13 @@ from spoken_intents.features import log_mel
 from spoken_intents.recognizer import ENCODER, NON_SPEECH, softmax
 from spoken_intents_training.dataset import Clip, FeatureSet, hold_out, intent_counts, read_features
 from spoken_intents_training.export import export, load_weights
-from spoken_intents_training.modeling import ShortContextClassifier, load_base, pad_batch
+from spoken_intents_training.modeling import ShortContextClassifier, encode, load_base, pad_batch, statistics
 from spoken_intents_training.nonspeech import non_speech_clips
 from spoken_intents_training.recipe import Recipe
 from spoken_intents_training.sources import files_fingerprint
 
 logger = logging.getLogger(__name__)
-console = Console(stderr=True, soft_wrap=True)
+console = Console(soft_wrap=True)
 
 
 def train(
@@ -54,7 +55,7 @@ def train(
     if lone:
         logger.warning("Intents with a single clip, too few to learn from: %s. Record more of them.", ", ".join(lone))
     labels = [*counts, NON_SPEECH]
-    model = load_base(base_model, labels)
+    model = load_base(base_model, labels, recipe.pooling)
     if continue_from is not None:
         load_weights(model, continue_from / ENCODER)
     n_mels = model.config.num_mel_bins
@@ -72,9 +73,13 @@ def train(
         f"and {len(noises) - n_held_noises} noises; {len(held_out)} clips held out."
     )
     data = _Examples(
+        recipe.spec_augment,
         train_set.spectrograms + noise_spectrograms[n_held_noises:],
         [labels.index(clip.intent) for clip in learnt] + [labels.index(NON_SPEECH)] * (len(noises) - n_held_noises),
     )
+    if recipe.pooling == "statistics" and continue_from is None:
+        with console.status("Fitting the classifier on the frozen encoder ..."):
+            fit_classifier(model, data)
     _run_trainer(model, data, recipe)
 
     fit = test_set if held_out else train_set
@@ -121,15 +126,63 @@ def _split(features: FeatureSet, size: int) -> Tuple[FeatureSet, FeatureSet]:
 
 
 class _Examples(Dataset):
-    def __init__(self, spectrograms: List[np.ndarray], targets: List[int]) -> None:
-        self._spectrograms, self._targets = spectrograms, targets
+    def __init__(self, spec_augment: bool, spectrograms: List[np.ndarray], targets: List[int]) -> None:
+        self._spec_augment = spec_augment
+        self.spectrograms, self.targets = spectrograms, targets
         self.lengths = [spectrogram.shape[1] for spectrogram in spectrograms]
 
     def __len__(self) -> int:
-        return len(self._targets)
+        return len(self.targets)
 
     def __getitem__(self, index: int) -> Dict[str, Any]:
-        return {"input_features": self._spectrograms[index], "labels": self._targets[index]}
+        spectrogram = self.spectrograms[index]
+        return {"input_features": blank_out(spectrogram) if self._spec_augment else spectrogram, "labels": self.targets[index]}
+
+
+def blank_out(spectrogram: np.ndarray) -> np.ndarray:
+    """A copy with two stretches of time (up to 250 ms) and two of frequency (up to 11 bands) at its lowest value.
+
+    SpecAugment (Park et al. 2019). Draws from NumPy's global generator, which `transformers.set_seed` seeds.
+    """
+    blanked, lowest = spectrogram.copy(), spectrogram.min()
+    bands, frames = blanked.shape
+    for _ in range(2):
+        blanked[:, _stretch(frames, min(25, frames // 6))] = lowest
+        blanked[_stretch(bands, 11)] = lowest
+    return blanked
+
+
+def _stretch(size: int, longest: int) -> slice:
+    length = np.random.randint(0, longest + 1)
+    start = np.random.randint(0, size - length + 1)
+    return slice(start, start + length)
+
+
+def fit_classifier(model: ShortContextClassifier, data: _Examples) -> None:
+    """Fits the classifier of pooled statistics by logistic regression, on the encoder as it is.
+
+    Fine-tuning then starts from a classifier that knows where to pull (Kumar et al. 2022).
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    pooled = _in_batches(model, data.spectrograms, lambda features, frames: statistics(*encode(model.encoder, features, frames)))
+    model.center.copy_(torch.from_numpy(pooled.mean(axis=0)))
+    model.scale.copy_(torch.from_numpy(pooled.std(axis=0) + 1e-4))
+    standardized = (pooled - model.center.numpy()) / model.scale.numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # stopping early is fine: this is where training begins, not where it ends
+        regression = LogisticRegression(C=0.003, max_iter=60).fit(standardized, data.targets)
+    weights, bias = np.zeros(model.classifier.weight.shape), np.full(len(model.classifier.bias), -10.0)
+    if len(regression.classes_) == 2:  # scikit-learn keeps one row for two classes
+        weights[regression.classes_], bias[regression.classes_] = (
+            np.outer([-0.5, 0.5], regression.coef_[0]),
+            [-0.5, 0.5] * regression.intercept_,
+        )
+    else:
+        weights[regression.classes_], bias[regression.classes_] = regression.coef_, regression.intercept_
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.from_numpy(weights))
+        model.classifier.bias.copy_(torch.from_numpy(bias))
 
 
 def _collate(examples: List[Dict[str, Any]]) -> Dict[str, torch.Tensor]:
@@ -139,12 +192,11 @@ def _collate(examples: List[Dict[str, Any]]) -> Dict[str, torch.Tensor]:
 
 def _run_trainer(model: ShortContextClassifier, data: _Examples, recipe: Recipe) -> None:
     steps = math.ceil(len(data) / recipe.batch_size) * recipe.epochs
-    head = [*model.projector.parameters(), *model.classifier.parameters()]
     body = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         [
             {"params": body, "lr": recipe.learning_rate},
-            {"params": head, "lr": recipe.head_learning_rate or recipe.learning_rate},
+            {"params": model.head, "lr": recipe.head_learning_rate or recipe.learning_rate},
         ],
         weight_decay=recipe.weight_decay,
     )
@@ -216,16 +268,24 @@ class _Bar(TrainerCallback):
         return f"{epochs}, loss {sum(recent) / max(1, len(recent)):.3f}, {rate:.1f} steps/s"
 
 
-def predict(model: ShortContextClassifier, spectrograms: Sequence[np.ndarray], batch_size: int = 16) -> np.ndarray:
+def predict(model: ShortContextClassifier, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
     """Logits of every log-mel, in order, shape (clips, labels)."""
+    return _in_batches(model, spectrograms, lambda features, frames: model(features, frames).logits)
+
+
+def _in_batches(
+    model: ShortContextClassifier, spectrograms: Sequence[np.ndarray], compute: Any, batch_size: int = 16
+) -> np.ndarray:
+    """`compute(features, frames)` of every log-mel, in order, in batches of about equal length."""
     order = sorted(range(len(spectrograms)), key=lambda index: spectrograms[index].shape[1])
-    logits = np.zeros((len(spectrograms), model.config.num_labels), dtype=np.float32)
+    results: List[Any] = [None] * len(spectrograms)
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            logits[rows] = model(*pad_batch([spectrograms[row] for row in rows])).logits.numpy()
-    return logits
+            for row, result in zip(rows, compute(*pad_batch([spectrograms[row] for row in rows])).numpy()):
+                results[row] = result
+    return np.stack(results)
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:

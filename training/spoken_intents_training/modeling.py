@@ -18,7 +18,29 @@ from spoken_intents_training.sources import base_model_source, bundled_base_mode
 
 
 class ShortContextClassifier(WhisperForAudioClassification):
-    """Log-mel of any length up to 30 s -> logits, one for each label."""
+    """Log-mel of any length up to 30 s -> logits, one for each label.
+
+    `config.pooling` says what of the encoder's last hidden states the classifier gets: ``mean`` (Hugging Face's
+    head: projected, then averaged over time) or ``statistics`` (mean, deviation, largest and smallest over time,
+    standardized by `center` and `scale`; one linear layer, which can be fitted before fine-tuning begins).
+    """
+
+    center: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, config: WhisperConfig) -> None:
+        super().__init__(config)
+        if getattr(config, "pooling", "mean") == "statistics":
+            width = 4 * config.d_model
+            del self.projector
+            self.classifier = nn.Linear(width, config.num_labels)
+            self.register_buffer("center", torch.zeros(width))
+            self.register_buffer("scale", torch.ones(width))
+
+    @property
+    def head(self) -> List[nn.Parameter]:
+        """The parameters behind the encoder."""
+        return [parameter for name, parameter in self.named_parameters() if not name.startswith("encoder.")]
 
     def forward(
         self,
@@ -34,12 +56,10 @@ class ShortContextClassifier(WhisperForAudioClassification):
             labels: Label index of each row, shape (batch,).
         """
         hidden, mask = encode(self.encoder, input_features, frames)
-        projected = self.projector(hidden)
-        if mask is None:
-            pooled = projected.mean(dim=1)
+        if hasattr(self, "projector"):
+            pooled = masked_mean(self.projector(hidden), mask)
         else:
-            weights = mask.to(projected.dtype).unsqueeze(-1)
-            pooled = (projected * weights).sum(dim=1) / weights.sum(dim=1)
+            pooled = (statistics(hidden, mask) - self.center) / self.scale
         logits = self.classifier(pooled)
         loss: Any = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
@@ -76,6 +96,27 @@ def encode(
     return encoder.layer_norm(hidden), mask
 
 
+def masked_mean(hidden: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
+    """The mean over real positions, shape (batch, width)."""
+    if mask is None:
+        return hidden.mean(dim=1)
+    weights = mask.to(hidden.dtype).unsqueeze(-1)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def statistics(hidden: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
+    """Mean, deviation, largest and smallest over real positions, shape (batch, 4 * width)."""
+    mean = masked_mean(hidden, mask)
+    deviation = (masked_mean((hidden - mean.unsqueeze(1)) ** 2, mask) + 1e-5).sqrt()
+    if mask is None:
+        high, low = hidden.amax(dim=1), hidden.amin(dim=1)
+    else:
+        hidden_from = ~mask.unsqueeze(-1)
+        high = hidden.masked_fill(hidden_from, -torch.inf).amax(dim=1)
+        low = hidden.masked_fill(hidden_from, torch.inf).amin(dim=1)
+    return torch.cat([mean, deviation, high, low], dim=-1)
+
+
 def pad_batch(spectrograms: Sequence[np.ndarray]) -> Tuple[torch.Tensor, torch.Tensor]:
     """Log-mels of different lengths as one batch: features (batch, n_mels, longest) and frames (batch,)."""
     frames = torch.tensor([spectrogram.shape[1] for spectrogram in spectrograms])
@@ -85,29 +126,31 @@ def pad_batch(spectrograms: Sequence[np.ndarray]) -> Tuple[torch.Tensor, torch.T
     return features, frames
 
 
-def load_base(base_model: str, labels: List[str]) -> ShortContextClassifier:
+def load_base(base_model: str, labels: List[str], pooling: str = "mean") -> ShortContextClassifier:
     """A Whisper encoder with a new head for `labels`.
 
     Args:
         base_model: A bundled name (``whisper-mini``), a directory, or a name on the model hub.
+        pooling: See `ShortContextClassifier`.
 
     Raises:
         ModelError: It cannot be found or fetched, or is not Whisper.
     """
     source = base_model_source(base_model)
     try:
-        config = WhisperConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ModelError(_cannot_load(base_model, error)) from None
-    if config.model_type != "whisper":
-        raise ModelError(f"base_model {base_model!r} is a {config.model_type} model; a Whisper one is needed.")
-    try:
-        model = ShortContextClassifier.from_pretrained(
+        config = WhisperConfig.from_pretrained(
             source,
-            dtype=torch.float32,
             num_labels=len(labels),
             id2label=dict(enumerate(labels)),
             label2id={label: index for index, label in enumerate(labels)},
+        )
+        if config.model_type != "whisper":
+            raise ModelError(f"base_model {base_model!r} is a {config.model_type} model; a Whisper one is needed.")
+        config.pooling = pooling
+        model = ShortContextClassifier.from_pretrained(
+            source,
+            config=config,
+            dtype=torch.float32,
             ignore_mismatched_sizes=True,  # somebody else's head, of other labels
         )
     except (OSError, ValueError) as error:

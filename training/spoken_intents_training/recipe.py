@@ -21,6 +21,9 @@ class Recipe:
         batch_size: Clips a step.
         learning_rate: Of the encoder, and of the head where `head_learning_rate` is not given. Falls as a cosine.
         head_learning_rate: Of projector and classifier.
+        pooling: What of the encoder's output the classifier gets: ``mean`` or ``statistics``; the latter's classifier
+            is fitted on the frozen encoder before fine-tuning begins.
+        spec_augment: Whether short stretches of time and of frequency are blanked out while training.
         warmup_share: Share of all steps in which the learning rate rises from 0.
         weight_decay: AdamW's.
         max_grad_norm: Gradients are clipped to this norm; 0: not at all.
@@ -33,6 +36,8 @@ class Recipe:
     batch_size: int = 1
     learning_rate: float = 1e-5
     head_learning_rate: Optional[float] = None
+    pooling: str = "mean"
+    spec_augment: bool = False
     warmup_share: float = 0.0
     weight_decay: float = 0.0
     max_grad_norm: float = 0.0
@@ -43,9 +48,11 @@ class Recipe:
     def __post_init__(self) -> None:
         require(1 <= self.epochs <= 1000, f"epochs takes 1 to 1000, got {self.epochs}.")
         require(1 <= self.batch_size <= 1024, f"batch_size takes 1 to 1024, got {self.batch_size}.")
+        require(0 <= self.seed < 2**32, f"seed takes 0 to {2**32 - 1}, got {self.seed}.")
         for name in ("learning_rate", "head_learning_rate"):
             rate = getattr(self, name)
             require(rate is None or 0 < rate < 1, f"{name} takes a number between 0 and 1, got {rate}.")
+        require(self.pooling in ("mean", "statistics"), f"pooling takes mean or statistics, got {self.pooling}.")
         for name in ("warmup_share", "non_speech_share", "held_out_share"):
             require(0 <= getattr(self, name) < 1, f"{name} takes 0 to below 1, got {getattr(self, name)}.")
         require(self.weight_decay >= 0, f"weight_decay takes 0 or more, got {self.weight_decay}.")
@@ -78,7 +85,10 @@ def recipe_values(recipe: Union[str, Mapping[str, Any]]) -> Tuple[Mapping[str, A
     file = RECIPES / f"{recipe}.yml" if recipe in recipe_names() else Path(recipe)
     if not file.is_file():
         raise ConfigError(f"recipe {recipe!r}: neither a recipe's name ({', '.join(recipe_names())}) nor a file.")
-    values = yaml.safe_load(file.read_text()) or {}
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {recipe!r}: not YAML ({error}).") from None
     if not isinstance(values, Mapping):
         raise ConfigError(f"recipe {recipe!r}: expected settings (name: value), got {type(values).__name__}.")
     return values, f"recipe {recipe!r}"

@@ -23,7 +23,7 @@ def bundled_base_models() -> List[str]:
 
 def training_fingerprint(base_model: str, recipe: Union[str, Mapping[str, Any]], audio_directories: Iterable[str]) -> str:
     """Changes when a clip's bytes, the recipe's content, or a local base model's files change."""
-    weights = [path for path in Path(base_model_source(base_model)).glob("*") if path.is_file()]
+    weights = [path for path in Path(base_model_source(base_model)).glob("*") if path.suffix in (".json", ".safetensors", ".bin")]
     clips = [path for directory in audio_directories for path in Path(directory).rglob("*") if path.suffix.lower() in SUFFIXES]
     parts = [repr(sorted(recipe_values(recipe)[0].items())), files_fingerprint(weights), files_fingerprint(clips)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

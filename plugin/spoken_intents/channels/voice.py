@@ -43,7 +43,6 @@ class VoiceSettings(SegmenterSettings):
     """What credentials.yml may say of the voice channel, beside the segmenter's settings.
 
     Attributes:
-        initial_message: Sent to Rasa when a call begins, such as ``/greet``, so that the bot speaks first.
         allowed_origins: Web pages that may connect, such as ``https://bank.example``, beside those of this
             server itself; ``*`` for all. Clients other than browsers send no origin and may always connect.
         idle_timeout_s: A client that sends nothing for so long is disconnected.
@@ -53,7 +52,6 @@ class VoiceSettings(SegmenterSettings):
         max_upload_mb: Largest, in MiB.
     """
 
-    initial_message: str = ""
     allowed_origins: Tuple[str, ...] = ()
     idle_timeout_s: float = 60.0
     max_messages_per_second: int = 1000
@@ -126,19 +124,21 @@ class VoiceInput(InputChannel):
     async def _answer_recording(self, request: Request, on_new_message: OnNewMessage) -> HTTPResponse:
         if _recognizer_of(request.app) is None:
             return _refusal(503, "no_recognizer", NO_RECOGNIZER)
-        upload = request.files.get("audio") if request.files else None
-        body = upload.body if upload else request.body
+        # Only then: curl calls any body a form, and Sanic would try to read audio as one.
+        is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
+        upload = request.files.get("audio") if is_form else None
+        body = upload.body if upload else b"" if is_form else request.body
         if len(body) > self.settings.max_upload_mb * 2**20:
             return _refusal(413, "too_large", f"{len(body)} bytes: at most {self.settings.max_upload_mb} MiB are taken.")
         if not body:
             return _refusal(400, "no_audio", "Send a WAV, FLAC or Ogg recording as the body, or as multipart field 'audio'.")
         try:
             samples = await asyncio.get_running_loop().run_in_executor(
-                self._workers, read_audio, io.BytesIO(body), self.settings.max_upload_s, "The recording"
+                None, read_audio, io.BytesIO(body), self.settings.max_upload_s, "The recording"
             )
         except AudioError as error:
             return _refusal(400, "bad_audio", str(error))
-        sender = request.args.get("sender") or (request.form or {}).get("sender") or uuid.uuid4().hex
+        sender = request.args.get("sender") or (request.form.get("sender") if is_form else None) or uuid.uuid4().hex
         answers = _Answers(sender)
         session = self.open_session(request.app, answers.converse_by(on_new_message, self.name()), answers)
         try:
@@ -146,7 +146,7 @@ class VoiceInput(InputChannel):
                 await session.hear(samples[start : start + SAMPLE_RATE])
                 await asyncio.sleep(0)  # other calls go on meanwhile
             await session.finish()
-        except asyncio.CancelledError:
+        except BaseException:  # the caller's leaving (CancelledError) included
             self.close_soon(session)
             raise
         return json_response(answers.messages)
@@ -179,8 +179,10 @@ class _Answers:
             output = CollectingOutputChannel()
             spoken = turn.spoken()
             await on_new_message(UserMessage(turn.text, output, self.sender, input_channel=channel, metadata={"spoken": spoken}))
-            messages = output.messages or [{"recipient_id": self.sender}]
-            messages[0]["custom"] = {**(messages[0].get("custom") or {}), "spoken": spoken}
+            messages = output.messages
+            if not messages or not isinstance(messages[0].get("custom", {}), dict):
+                messages = [{"recipient_id": self.sender}, *messages]
+            messages[0]["custom"] = {**messages[0].get("custom", {}), "spoken": spoken}
             self.messages += messages
 
         return converse
@@ -226,8 +228,6 @@ class _Call:
             if _recognizer_of(self._request.app) is None:
                 raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
             session = self._channel.open_session(self._request.app, self._converse, self)
-            if self._settings.initial_message:
-                await session.type(self._settings.initial_message)
             while True:
                 await self._receive(session)
         except ProtocolError as error:

@@ -1,0 +1,80 @@
+"""One trained model and one running server for every end-to-end test: a `rasa init` project, made spoken by the README."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Dict, Iterator, List
+
+import pytest
+import yaml
+
+from assistant import BIN, PROJECT, QUIET, ROOT, Assistant
+
+SHARED = ROOT.parent / "shared"
+INTENTS = ("greet", "goodbye", "affirm", "deny")  # of `rasa init`, for which there are clips
+CLIPS = 30  # an intent
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Skips, with the reason, what this machine has not got."""
+    for item in items:
+        if item.get_closest_marker("shared") and not SHARED.is_dir():
+            item.add_marker(pytest.mark.skip(reason="needs ../shared"))
+
+
+def readme_blocks() -> Dict[str, str]:
+    """The README's YAML blocks by the file they are for, which is their first line."""
+    blocks = re.findall(r"^ *```yaml\n(.*?)^ *```", (ROOT / "README.md").read_text(), re.S | re.M)
+    return {re.match(r" *# (\S+)", block)[1]: "\n".join(line[3:] for line in block.splitlines()) for block in blocks}
+
+
+@pytest.fixture(scope="session")
+def spoken_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `rasa init` project with the README's steps done, trained by `rasa train`; its log is train.log."""
+    from rasa.cli import scaffold
+
+    project = tmp_path_factory.mktemp("project") / "bot"
+    scaffold.create_initial_project(str(project))
+    blocks = readme_blocks()
+    (project / "config.yml").write_text("assistant_id: bot\nrecipe: default.v1\nlanguage: en\n" + blocks["config.yml"])
+    voice = yaml.safe_load(blocks["credentials.yml"])
+    voice["spoken_intents.channels.voice.VoiceInput"].update(
+        idle_timeout_s=5, max_upload_s=60, max_ahead_s=20, allowed_origins=["https://friend.example"]
+    )
+    (project / "credentials.yml").write_text(yaml.safe_dump({"rest": None, **voice}))
+    spoken = yaml.safe_load(blocks["data/spoken.yml"])
+    spoken["nlu"] = [{"intent": intent, "examples": add_clips(project, intent)} for intent in INTENTS]
+    (project / "data/spoken.yml").write_text(yaml.safe_dump(spoken))
+    run_rasa(project, "train", log="train.log")
+    return project
+
+
+def add_clips(project: Path, intent: str) -> str:
+    """Copies bundled clips of `intent` into the project's audio directory; returns its examples."""
+    folder = project / "audio" / intent
+    folder.mkdir(parents=True)
+    clips = sorted((PROJECT / "audio/train" / intent).glob("*.ogg"))[:CLIPS]
+    for number, clip in enumerate(clips, 1):
+        shutil.copy(clip, folder / f"{number}.ogg")
+    return "".join(f"- audio/{intent}/{number}.ogg\n" for number in range(1, len(clips) + 1))
+
+
+def run_rasa(project: Path, *arguments: str, log: str = "rasa.log", check: bool = True) -> "subprocess.CompletedProcess[str]":
+    """Runs the Rasa command in `project`; its output also goes to `log` there."""
+    import os
+
+    done = subprocess.run(
+        [str(BIN / "rasa"), *arguments], cwd=project, env={**os.environ, **QUIET}, capture_output=True, text=True, timeout=600
+    )
+    (project / log).write_text(done.stdout + done.stderr)
+    if check and done.returncode:
+        raise AssertionError(f"rasa {' '.join(arguments)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def server(spoken_project: Path) -> Iterator[Assistant]:
+    """The trained project, running."""
+    with Assistant(spoken_project, actions=False) as assistant:
+        yield assistant

@@ -1,0 +1,221 @@
+"""Samples: PCM and float, files of every kind, and a resampler that does not care how a stream is cut."""
+
+import io
+from pathlib import Path
+from typing import Iterator, List
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from spoken_intents.audio import SAMPLE_RATE, SUFFIXES, StreamingResampler, float_to_pcm16, pcm16_to_float, read_audio
+from spoken_intents.errors import AudioError
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+RATES = (8_000, 16_000, 24_000, 44_100, 48_000)
+
+
+def tone(seconds: float, rate: int, hertz: float = 440.0, peak: float = 0.5) -> np.ndarray:
+    """A sine, float32."""
+    return (peak * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def cut(samples: np.ndarray, rng: np.random.Generator, longest: int) -> Iterator[np.ndarray]:
+    """`samples` in random pieces of 1 to `longest` samples."""
+    position = 0
+    while position < len(samples):
+        size = int(rng.integers(1, longest + 1))
+        yield samples[position : position + size]
+        position += size
+
+
+def resampled(chunks: Iterator[np.ndarray], rate: int) -> np.ndarray:
+    """Everything a fresh resampler makes of `chunks`."""
+    resampler = StreamingResampler(rate, SAMPLE_RATE)
+    parts: List[np.ndarray] = [resampler.push(chunk) for chunk in chunks]
+    return np.concatenate([*parts, resampler.flush()])
+
+
+# ---------------------------------------------------------------- PCM
+
+
+def test_every_pcm_value_survives_the_way_to_float_and_back() -> None:
+    every = np.arange(-32768, 32768, dtype="<i2")
+    floats = pcm16_to_float(every.tobytes())
+    assert floats.dtype == np.float32
+    assert floats.min() == -1.0 and floats.max() < 1.0
+    assert float_to_pcm16(floats) == every.tobytes()
+
+
+def test_pcm_is_little_endian() -> None:
+    assert pcm16_to_float(b"\x00\x40").tolist() == [0.5]
+    assert float_to_pcm16(np.array([0.5], dtype=np.float32)) == b"\x00\x40"
+
+
+def test_float_beyond_the_range_is_clipped_not_wrapped() -> None:
+    pcm = float_to_pcm16(np.array([1.0, 7.0, -1.0, -7.0], dtype=np.float32))
+    assert np.frombuffer(pcm, "<i2").tolist() == [32767, 32767, -32768, -32768]
+
+
+def test_no_bytes_are_no_samples() -> None:
+    assert pcm16_to_float(b"").shape == (0,)
+    assert float_to_pcm16(np.zeros(0, dtype=np.float32)) == b""
+
+
+def test_an_odd_number_of_bytes_is_refused() -> None:
+    with pytest.raises(AudioError, match="3 bytes of 16-bit PCM: an odd count, half a sample is missing"):
+        pcm16_to_float(b"\x00\x01\x02")
+
+
+# ---------------------------------------------------------------- the streaming resampler
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_resampling_does_not_depend_on_the_cut(rate: int) -> None:
+    rng = np.random.default_rng(rate)
+    samples = (0.2 * rng.standard_normal(rate)).astype(np.float32)
+    whole = resampled(iter([samples]), rate)
+    assert abs(len(whole) - SAMPLE_RATE) <= 1
+    for longest in (50, rate // 50, rate // 3):
+        np.testing.assert_array_equal(resampled(cut(samples, rng, longest), rate), whole)
+
+
+def test_resampling_takes_single_samples_and_empty_chunks() -> None:
+    samples = tone(0.1, 48_000)
+    pieces = [piece for sample in samples for piece in (sample[None], samples[:0])]
+    np.testing.assert_array_equal(resampled(iter(pieces), 48_000), resampled(iter([samples]), 48_000))
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_streaming_equals_the_whole_clip_resampled_at_once(rate: int) -> None:
+    samples = tone(1.3, rate) + tone(1.3, rate, hertz=1234.0, peak=0.2)
+    at_once = soxr.resample(samples, rate, SAMPLE_RATE)
+    streamed = resampled(cut(samples, np.random.default_rng(1), 700), rate)
+    assert len(streamed) == len(at_once) == round(1.3 * SAMPLE_RATE)
+    np.testing.assert_allclose(streamed, at_once, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_resampling_keeps_a_tone_a_tone(rate: int) -> None:
+    middle = resampled(iter([tone(1.0, rate)]), rate)[2000:14000]
+    np.testing.assert_allclose(middle, tone(1.0, SAMPLE_RATE)[2000:14000], atol=2e-3)
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    ("suffix", "form", "subtype", "tolerance"),
+    [
+        (".wav", "WAV", "PCM_16", 1e-4),
+        (".wav", "WAV", "FLOAT", 0),
+        (".flac", "FLAC", "PCM_16", 1e-4),
+        (".ogg", "OGG", "OPUS", 0.1),
+        (".ogg", "OGG", "VORBIS", 0.1),
+    ],
+)
+def test_files_of_every_kind_are_read(tmp_path: Path, suffix: str, form: str, subtype: str, tolerance: float) -> None:
+    samples = tone(1.0, SAMPLE_RATE)
+    file = tmp_path / f"clip{suffix}"
+    soundfile.write(file, samples, SAMPLE_RATE, format=form, subtype=subtype)
+    read = read_audio(file, 30)
+    assert suffix in SUFFIXES
+    assert read.dtype == np.float32 and read.shape == samples.shape
+    np.testing.assert_allclose(read[1000:-1000], samples[1000:-1000], atol=tolerance)
+
+
+def test_mp3_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "clip.mp3"
+    soundfile.write(file, tone(1.0, SAMPLE_RATE), SAMPLE_RATE, format="MP3")
+    read = read_audio(str(file), 30)
+    assert abs(len(read) - SAMPLE_RATE) < 3000  # the format pads
+    assert 0.4 < np.abs(read).max() < 0.6
+
+
+def test_bytes_in_memory_are_read_like_a_file() -> None:
+    held = io.BytesIO()
+    soundfile.write(held, tone(0.5, SAMPLE_RATE), SAMPLE_RATE, format="WAV", subtype="FLOAT")
+    held.seek(0)
+    np.testing.assert_array_equal(read_audio(held, 30, "upload"), tone(0.5, SAMPLE_RATE))
+
+
+def test_stereo_becomes_the_mean_of_its_channels(tmp_path: Path) -> None:
+    left, right = tone(0.5, SAMPLE_RATE), tone(0.5, SAMPLE_RATE, hertz=900.0, peak=0.25)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], axis=1), SAMPLE_RATE, subtype="FLOAT")
+    read = read_audio(tmp_path / "stereo.wav", 30)
+    assert read.dtype == np.float32 and read.ndim == 1
+    np.testing.assert_allclose(read, (left + right) / 2, atol=1e-7)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_second_at_any_rate_becomes_16000_samples(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "clip.wav", tone(1.0, rate), rate, subtype="FLOAT")
+    read = read_audio(tmp_path / "clip.wav", 30)
+    assert read.shape == (SAMPLE_RATE,) and read.dtype == np.float32
+    np.testing.assert_allclose(read[2000:14000], tone(1.0, SAMPLE_RATE)[2000:14000], atol=2e-3)
+
+
+def unusable(folder: Path, kind: str) -> Path:
+    """A file that is no audio, in one of several ways."""
+    file = folder / "clip.wav"
+    if kind == "empty":
+        file.write_bytes(b"")
+    elif kind == "text":
+        file.write_text("I would like to freeze my card.\n" * 20)
+    elif kind == "truncated header":
+        file.write_bytes(b"RIFF\x24\x00\x00\x00WAVEfm")
+    elif kind == "directory":
+        file.mkdir()
+    return file
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated header", "directory", "missing"])
+def test_what_is_no_audio_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(AudioError, match=r"audio/x\.wav: cannot be read as audio .*WAV, FLAC, Ogg and MP3 are understood"):
+        read_audio(unusable(tmp_path, kind), 30, "audio/x.wav")
+
+
+def test_without_a_name_the_path_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="no_such_file.wav: cannot be read"):
+        read_audio(tmp_path / "no_such_file.wav", 30)
+
+
+def test_a_wav_without_samples_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "clip.wav", np.zeros(0, dtype=np.float32), SAMPLE_RATE)
+    with pytest.raises(AudioError, match=r"clip\.wav: holds no audio \(0 samples\)"):
+        read_audio(tmp_path / "clip.wav", 30)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    samples = tone(0.5, SAMPLE_RATE)
+    samples[100] = value
+    soundfile.write(tmp_path / "clip.wav", samples, SAMPLE_RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match="clip.wav"):
+        read_audio(tmp_path / "clip.wav", 30)
+
+
+def test_exactly_the_longest_is_taken_and_one_sample_more_is_not(tmp_path: Path) -> None:
+    for extra, file in ((0, tmp_path / "longest.wav"), (1, tmp_path / "longer.wav")):
+        soundfile.write(file, np.zeros(SAMPLE_RATE // 2 + extra, dtype=np.float32), SAMPLE_RATE)
+    assert len(read_audio(tmp_path / "longest.wav", 0.5)) == SAMPLE_RATE // 2
+    with pytest.raises(AudioError, match=r"longer than 0\.5 s, the most that is taken here\. Cut it into utterances"):
+        read_audio(tmp_path / "longer.wav", 0.5)
+
+
+def test_ten_minutes_are_refused_without_decoding_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rate, decoded = 8_000, []
+    soundfile.write(tmp_path / "long.flac", np.zeros(600 * rate, dtype=np.int16), rate)
+    original = soundfile.SoundFile.read
+
+    def spy(self: soundfile.SoundFile, *args: object, **kwargs: object) -> np.ndarray:
+        samples = original(self, *args, **kwargs)
+        decoded.append(len(samples))
+        return samples
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", spy)
+    with pytest.raises(AudioError, match="longer than 30 s"):
+        read_audio(tmp_path / "long.flac", 30)
+    assert 30 * rate < sum(decoded) <= 30 * rate + 1

@@ -1,0 +1,379 @@
+"""Spoken examples: reading them, refusing them by name, holding some out; and noticing that they changed."""
+
+import os
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any, List
+
+import numpy as np
+import pytest
+import soundfile
+
+from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents.errors import AudioError, DataError
+from spoken_intents.features import log_mel
+from spoken_intents_training.dataset import Clip, hold_out, intent_counts, read_clips, read_features, read_samples, require_files
+from spoken_intents_training.sources import base_model_source, bundled_base_models, files_fingerprint, training_fingerprint
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def record(file: Path, seconds: float = 0.3, peak: float = 0.5, rate: int = SAMPLE_RATE) -> Path:
+    """A clip with a tone in it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(file, peak * np.sin(np.arange(round(seconds * rate)) / 10), rate)
+    return file
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with three clips, as the working directory."""
+    for name in ("audio/balance/1.wav", "audio/balance/2.wav", "audio/freeze/1.wav"):
+        record(tmp_path / name)
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(file: Path, text: str, encoding: str = "utf-8") -> Path:
+    file.write_bytes(text.encode(encoding))
+    return file
+
+
+def names(clips: List[Clip]) -> List[Any]:
+    return [(clip.name, clip.intent) for clip in clips]
+
+
+# ---------------------------------------------------------------- nlu.yml
+
+BOTH_FORMS = """
+version: "3.1"
+nlu:
+- intent: balance
+  examples: |
+    - audio/balance/1.wav
+    - what is my balance
+    - audio/balance/2.wav
+- intent: freeze
+  examples:
+  - text: |
+      audio/freeze/1.wav
+    metadata:
+      transcript: freeze my card
+      speaker: espeak-ng en-us
+  - text: please freeze my card
+- intent: typed_only
+  examples: |
+    - hello there
+- synonym: card
+  examples: |
+    - audio/balance/1.wav
+- lookup: banks
+  examples: |
+    - audio/balance/1.wav
+- regex: number
+  examples: |
+    - \\d+
+"""
+
+
+def test_nlu_in_both_forms_of_examples(project: Path) -> None:
+    clips = read_clips(write(project / "data/nlu.yml", BOTH_FORMS))
+    assert names(clips) == [
+        ("audio/balance/1.wav", "balance"),
+        ("audio/balance/2.wav", "balance"),
+        ("audio/freeze/1.wav", "freeze"),
+    ]
+    assert [clip.path.resolve() for clip in clips] == [(project / clip.name).resolve() for clip in clips]
+    assert (clips[2].transcript, clips[2].speaker) == ("freeze my card", "espeak-ng en-us")
+    assert (clips[0].transcript, clips[0].speaker, clips[0].split) == ("", "", "")
+
+
+def test_references_start_at_a_folder_that_holds_the_nlu_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(project / "data/nlu.yml", BOTH_FORMS)
+    elsewhere = project / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert all(clip.path.is_file() for clip in read_clips(file))
+
+
+def test_examples_without_metadata_or_with_an_odd_one(project: Path) -> None:
+    text = "nlu:\n- intent: a\n  examples:\n  - text: audio/balance/1.wav\n    metadata: note\n  - text: audio/balance/2.wav\n"
+    assert len(read_clips(write(project / "nlu.yml", text))) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nlu:\n",
+        "nlu: words\n",
+        "- intent: a\n",
+        "rules: []\n",
+        "nlu:\n- intent: a\n  examples:\n",
+        "nlu:\n- intent: a\n",
+        "nlu:\n- intent: a\n  examples: |\n    - hello\n",
+    ],
+)
+def test_a_file_that_lists_no_clip_is_refused(project: Path, text: str) -> None:
+    with pytest.raises(DataError, match=r"nlu\.yml: lists no clip\. In nlu\.yml the text of a spoken example is its path"):
+        read_clips(write(project / "nlu.yml", text))
+
+
+@pytest.mark.parametrize("content", [b"nlu: [\n", b"nlu: \xff\xfe\n"], ids=["not YAML", "not UTF-8"])
+def test_a_file_that_is_no_yaml_is_refused(project: Path, content: bytes) -> None:
+    (project / "nlu.yml").write_bytes(content)
+    with pytest.raises(DataError, match=r"nlu\.yml: not YAML"):
+        read_clips(project / "nlu.yml")
+
+
+@pytest.mark.parametrize("example", ["- audio/balance/1.wav", "- metadata: {transcript: x}", "- 7"])
+def test_a_list_of_examples_in_another_form_is_understood_or_refused(project: Path, example: str) -> None:
+    file = write(project / "nlu.yml", f"nlu:\n- intent: a\n  examples:\n  {example}\n")
+    try:
+        assert names(read_clips(file)) == [("audio/balance/1.wav", "a")]
+    except DataError as error:
+        assert "nlu.yml" in str(error)
+
+
+def test_a_file_that_is_not_there(project: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.yml: no such file"):
+        read_clips(project / "none.yml")
+
+
+def test_a_missing_clip_is_named_with_its_intent(project: Path) -> None:
+    lines = "".join(f"    - audio/freeze/{i}.wav\n" for i in range(1, 15))
+    with pytest.raises(DataError) as caught:
+        read_clips(write(project / "nlu.yml", f"nlu:\n- intent: freeze\n  examples: |\n{lines}"))
+    assert str(caught.value).startswith("13 clip(s) missing; nothing was trained:\n  audio/freeze/2.wav (intent freeze)")
+    assert str(caught.value).endswith("audio/freeze/11.wav (intent freeze)\n  and 3 more")
+
+
+# ---------------------------------------------------------------- CSV
+
+
+def test_a_csv_with_every_column(project: Path) -> None:
+    text = 'speaker,path,intent,transcript,split\nann,audio/balance/1.wav,balance,"how much, please",train\n,audio/freeze/1.wav,freeze,,\n'
+    clips = read_clips(write(project / "clips.csv", text))
+    assert clips == [
+        Clip(project / "audio/balance/1.wav", "balance", "audio/balance/1.wav", "ann", "how much, please", "train"),
+        Clip(project / "audio/freeze/1.wav", "freeze", "audio/freeze/1.wav"),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_csv_with_the_two_columns_it_needs(project: Path, encoding: str) -> None:
+    file = write(project / "clips.CSV", "path,intent\r\naudio/balance/1.wav,balance\r\n", encoding)
+    assert names(read_clips(file)) == [("audio/balance/1.wav", "balance")]
+
+
+def test_paths_of_a_csv_start_beside_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(project / "audio/clips.csv", "path,intent\nbalance/1.wav,balance\n")
+    monkeypatch.chdir("/")
+    assert read_clips(file)[0].path == project / "audio/balance/1.wav"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na.wav,b\n", r"clips\.csv: the column intent is missing; found \['path', 'label'\]"),
+        ("file;intent\na.wav;b\n", "the column intent and path is missing"),
+        ("", "the column intent and path is missing"),
+        ("path,intent\naudio/balance/1.wav,balance\naudio/balance/2.wav\n", r"clips\.csv, line 3: path and intent must both"),
+        ("path,intent\n,balance\n", "line 2: path and intent must both be given"),
+        ("path,intent\n", "lists no clip"),
+        ("path,intent\naudio/none.wav,balance\n", r"1 clip\(s\) missing; .*\n  audio/none\.wav \(intent balance\)"),
+    ],
+)
+def test_a_csv_that_cannot_be_used(project: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_clips(write(project / "clips.csv", text))
+
+
+def test_a_csv_in_another_encoding_is_refused_not_crashed_on(project: Path) -> None:
+    file = write(project / "clips.csv", "path,intent,transcript\naudio/balance/1.wav,balance,au café\n", "latin-1")
+    with pytest.raises(DataError, match=r"clips\.csv"):
+        read_clips(file)
+
+
+# ---------------------------------------------------------------- audio and features
+
+
+def clip(path: Path, intent: str = "freeze") -> Clip:
+    return Clip(path, intent, f"audio/{path.name}")
+
+
+def test_features_come_in_order_and_equal_those_of_serving(tmp_path: Path) -> None:
+    lengths = [0.5, 0.1, 1.0, 0.3, 0.02]
+    clips = [clip(record(tmp_path / f"{i}.wav", seconds)) for i, seconds in enumerate(lengths)]
+    features = read_features(clips, 80)
+    assert features.clips == clips
+    assert [spectrogram.shape for spectrogram in features.spectrograms] == [(80, round(100 * seconds)) for seconds in lengths]
+    for spectrogram, one in zip(features.spectrograms, clips):
+        np.testing.assert_array_equal(spectrogram, log_mel(read_samples(one)))
+    assert read_features(clips[:1], 128).spectrograms[0].shape[0] == 128
+
+
+def test_every_clip_that_cannot_be_used_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("no audio")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    clips = [
+        clip(record(tmp_path / "good.wav")),
+        clip(tmp_path / "text.wav"),
+        clip(tmp_path / "empty.wav", "balance"),
+        clip(record(tmp_path / "silent.wav", peak=0.0)),
+        clip(record(tmp_path / "hiss.wav", peak=5e-5)),
+        clip(record(tmp_path / "long.wav", 31, rate=8_000)),
+        clip(record(tmp_path / "none.wav", 0)),
+        clip(record(tmp_path / "short.wav", 0.01)),
+    ]
+    with pytest.raises(DataError) as caught:
+        read_features(clips, 80)
+    head, *problems = str(caught.value).split("\n  ")
+    assert head == "7 clip(s) cannot be used; nothing was trained:"
+    expected = [
+        "audio/text.wav (intent freeze): cannot be read as audio",
+        "audio/empty.wav (intent balance): cannot be read as audio",
+        "audio/silent.wav (intent freeze): holds only silence",
+        "audio/hiss.wav (intent freeze): holds only silence",
+        "audio/long.wav (intent freeze): longer than",
+        "audio/none.wav (intent freeze): holds no audio (0 samples)",
+    ]
+    assert all(problem.startswith(wanted) for problem, wanted in zip(problems, expected)), problems
+    assert len(problems) == 7  # the last: too short, below
+
+
+def test_a_clip_that_is_too_short_is_named_too(tmp_path: Path) -> None:
+    short = clip(record(tmp_path / "short.wav", 0.01))
+    with pytest.raises(DataError, match=r"audio/short\.wav \(intent freeze\)"):
+        read_features([short], 80)
+    with pytest.raises(AudioError, match=r"audio/short\.wav \(intent freeze\)"):
+        read_samples(short)  # as its docstring says
+
+
+def test_the_longest_clip_can_be_used_at_any_rate(tmp_path: Path) -> None:
+    for rate in (8_000, 16_000, 44_100):
+        features = read_features([clip(record(tmp_path / f"{rate}.wav", 29.98, rate=rate))], 80)
+        assert features.spectrograms[0].shape == (80, 2998)
+
+
+# ---------------------------------------------------------------- holding out
+
+
+def made_up(rng: random.Random) -> List[Clip]:
+    """Clips of some intents, some of them with transcripts that occur several times."""
+    clips = []
+    for intent in "abcde"[: rng.randint(1, 5)]:
+        for index in range(rng.randint(1, 40)):
+            words = rng.choice(["", "Yes please", "yes please ", "no", f"words {index}", f"words {index % 7}"])
+            clips.append(Clip(Path(f"{intent}/{index}.wav"), intent, f"{intent}/{index}.wav", transcript=words))
+    rng.shuffle(clips)
+    return clips
+
+
+def test_holding_out_keeps_its_promises() -> None:
+    checked = 0
+    for seed in range(150):
+        rng = random.Random(seed)
+        clips, share = made_up(rng), rng.choice([0.05, 0.1, 0.2, 0.5, 0.9])
+        kept, held = hold_out(clips, share, seed)
+        assert not set(kept) & set(held) and len(set(kept) | set(held)) == len(clips) == len(kept) + len(held)
+        assert kept == [one for one in clips if one in set(kept)]  # in the order given
+        total, given = Counter(one.intent for one in clips), Counter(one.intent for one in held)
+        for intent, count in total.items():
+            assert given[intent] <= count // 3
+            assert count >= 4 or given[intent] == 0
+        learnt = {(one.intent, one.transcript.strip().lower()) for one in kept if one.transcript}
+        assert not any((one.intent, one.transcript.strip().lower()) in learnt for one in held if one.transcript)
+        assert hold_out(clips, share, seed) == (kept, held)
+        checked += len(held)
+    assert checked > 500
+
+
+def test_every_intent_gives_its_share() -> None:
+    clips = [Clip(Path(f"{intent}{i}.wav"), intent, "") for intent in "abc" for i in range(40)]
+    kept, held = hold_out(clips, 0.1, 0)
+    assert Counter(one.intent for one in held) == {"a": 4, "b": 4, "c": 4}
+    assert len(kept) == 108
+
+
+def test_what_is_held_out_depends_on_the_seed_and_not_on_the_order() -> None:
+    clips = [Clip(Path(f"{i}.wav"), "a", "") for i in range(100)]
+    assert set(hold_out(clips, 0.1, 0)[1]) == set(hold_out(clips[::-1], 0.1, 0)[1])
+    assert set(hold_out(clips, 0.1, 0)[1]) != set(hold_out(clips, 0.1, 1)[1])
+
+
+def test_no_share_holds_nothing_out_and_few_clips_are_all_learnt() -> None:
+    clips = [Clip(Path(f"{i}.wav"), "a", "") for i in range(30)]
+    assert hold_out(clips, 0.0, 0) == (clips, [])
+    assert hold_out(clips[:3], 0.5, 0) == (clips[:3], [])
+    assert len(hold_out(clips[:4], 0.1, 0)[1]) == 1
+    assert hold_out([], 0.1, 0) == ([], [])
+
+
+# ---------------------------------------------------------------- counts and files
+
+
+def test_intents_are_counted_in_alphabetical_order() -> None:
+    clips = [Clip(Path("x.wav"), intent, "") for intent in ("freeze", "balance", "freeze")]
+    assert list(intent_counts(clips).items()) == [("balance", 1), ("freeze", 2)]
+
+
+@pytest.mark.parametrize(
+    ("intents", "message"), [([], r"0 spoken intent\(s\) \(none\)"), (["a", "a"], r"1 spoken intent\(s\) \(a\)")]
+)
+def test_fewer_than_two_intents_cannot_be_told_apart(intents: List[str], message: str) -> None:
+    with pytest.raises(DataError, match=f"{message}: at least two are needed"):
+        intent_counts(Clip(Path("x.wav"), intent, "") for intent in intents)
+
+
+def test_required_files_are_there_or_named(tmp_path: Path) -> None:
+    here = clip(record(tmp_path / "here.wav"))
+    require_files([here])
+    with pytest.raises(DataError, match=r"1 clip\(s\) missing; nothing was trained:\n  audio/gone\.wav \(intent freeze\)$"):
+        require_files([here, clip(tmp_path / "gone.wav")])
+
+
+# ---------------------------------------------------------------- noticing a change
+
+
+def test_the_fingerprint_changes_with_clips_recipe_and_base_model(project: Path) -> None:
+    base = project / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+
+    def fingerprint(recipe: Any = "reference") -> str:
+        return training_fingerprint(str(base), recipe, ["audio"])
+
+    seen = [fingerprint()]
+    (project / "audio/notes.txt").write_text("not audio")
+    os.utime(project / "audio/balance/1.wav", (1, 1))
+    assert fingerprint() == seen[0]
+    for change in (
+        lambda: record(project / "audio/balance/1.wav", peak=0.4),
+        lambda: record(project / "audio/balance/3.FLAC"),
+        lambda: (project / "audio/freeze/1.wav").unlink(),
+        lambda: (base / "config.json").write_text("{ }"),
+        lambda: (base / "model.safetensors").write_bytes(b"weights"),
+    ):
+        change()
+        seen.append(fingerprint())
+    seen += [fingerprint({"epochs": 2}), fingerprint({"epochs": 3}), fingerprint("bundled")]
+    assert len(set(seen)) == len(seen)
+    assert fingerprint({"epochs": 2, "seed": 1}) == fingerprint({"seed": 1, "epochs": 2})
+
+
+def test_the_fingerprint_of_files_is_of_bytes_and_names(tmp_path: Path) -> None:
+    first, second = record(tmp_path / "a.wav"), record(tmp_path / "b.wav", peak=0.3)
+    both = files_fingerprint([first, second])
+    assert files_fingerprint([second, first, first]) == both
+    assert files_fingerprint([first]) != both != files_fingerprint([])
+    second.rename(tmp_path / "c.wav")
+    assert files_fingerprint([first, tmp_path / "c.wav"]) != both
+
+
+def test_a_bundled_base_model_is_found_by_name() -> None:
+    assert "whisper-mini" in bundled_base_models()
+    assert (Path(base_model_source("whisper-mini")) / "model.safetensors").is_file()
+    assert base_model_source("openai/whisper-base.en") == "openai/whisper-base.en"

@@ -1,0 +1,96 @@
+"""The event loop never waits for a model: measured with a real recognizer of whisper-base.en's shape."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import List
+
+import numpy as np
+import pytest
+
+from spoken_intents.recognizer import NON_SPEECH, Recognition, Recognizer
+from spoken_intents.segmenter import Segmenter, SegmenterSettings
+from spoken_intents.session import SpokenSession, Turn
+
+
+class Quiet:
+    """A listener that only counts."""
+
+    turns = 0
+
+    async def speech_started(self) -> None: ...
+    async def non_speech(self, recognition: Recognition) -> None:
+        self.turns += 1
+
+    async def turn_started(self, turn: Turn) -> None: ...
+    async def turn_ended(self, turn: Turn) -> None:
+        self.turns += 1
+
+    async def turn_failed(self, turn: Turn, message: str) -> None:
+        raise AssertionError(message)
+
+
+class Flags:
+    """3.4 s of speech, 0.6 s of silence, again and again."""
+
+    window_samples = 320
+
+    def __init__(self) -> None:
+        self._windows = 0
+
+    def is_speech(self, window: np.ndarray) -> bool:
+        self._windows += 1
+        return self._windows % 200 < 170
+
+
+@pytest.fixture(scope="module")
+def base_en(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
+    """whisper-base.en's encoder with random weights: what it hears is nonsense, what it costs is real."""
+    from transformers import WhisperConfig
+
+    from spoken_intents_training.export import export
+    from spoken_intents_training.modeling import ShortContextClassifier
+
+    config = WhisperConfig(
+        d_model=512, encoder_layers=6, encoder_attention_heads=8, encoder_ffn_dim=2048, num_hidden_layers=6, num_labels=3
+    )  # fmt: skip
+    out = tmp_path_factory.mktemp("base_en")
+    export(ShortContextClassifier(config), out, {"labels": ["a", "b", NON_SPEECH], "temperature": 1.0}, parity_on=[])
+    return Recognizer(Path(out))
+
+
+def test_the_loop_goes_on_while_base_en_classifies(base_en: Recognizer) -> None:
+    samples = np.random.default_rng(0).standard_normal(16_000 * 40).astype(np.float32) * 0.1
+    base_en.classify(samples[: 16_000 * 4])  # warm-up
+    listener, stalls = Quiet(), []
+    began = time.perf_counter()
+    classified = base_en.classify(samples[: 16_000 * 4]).milliseconds
+
+    async def converse(turn: Turn) -> None: ...
+
+    async def tick(stalls: List[float]) -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            stalls.append((time.perf_counter() - before) * 1000)
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as workers:
+            session = SpokenSession(Segmenter(SegmenterSettings(), Flags()), lambda: base_en, converse, listener, workers)
+            ticking = asyncio.create_task(tick(stalls))
+            for start in range(0, len(samples), 320):
+                await session.hear(samples[start : start + 320])
+                await asyncio.sleep(0)
+            await session.finish()
+            ticking.cancel()
+
+    asyncio.run(main())
+    took = (time.perf_counter() - began) * 1000
+    assert listener.turns == 10
+    assert took > 5 * classified, "the model did work"
+    # Were it on the loop, at least one stall in every ten ticks' worth of time would last a whole classification.
+    assert np.median(stalls) < classified / 4
+    assert sum(stall > classified * 0.9 for stall in stalls) <= 2, (
+        f"stalls {sorted(stalls)[-5:]}, one classification {classified:.0f} ms"
+    )

@@ -1,0 +1,418 @@
+"""The short-context encoder against Hugging Face's own, its export against torch, and the recognizer that serves it.
+
+The weights are random: everything here must hold for any.
+"""
+
+import gc
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Dict, List
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperConfig, WhisperForAudioClassification
+
+from spoken_intents import recognizer as recognizers
+from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents.errors import AudioError, ModelError
+from spoken_intents.features import MAX_FRAMES, log_mel
+from spoken_intents.recognizer import (
+    ENCODER,
+    FP32,
+    INT8,
+    MODEL_JSON,
+    NON_SPEECH,
+    Recognition,
+    Recognizer,
+    read_model_json,
+    softmax,
+)
+from spoken_intents_training.export import export, load_weights
+from spoken_intents_training.modeling import ShortContextClassifier, encode, load_base, pad_batch
+
+LABELS = ["affirm", "balance", "deny", NON_SPEECH, "freeze"]
+FRAMES = [2, 3, 9, 50, 51, 77, 128, 200, 333]
+TEMPERATURE = 0.7
+
+
+def small_config(**changes: Any) -> WhisperConfig:
+    settings: Dict[str, Any] = {
+        "vocab_size": 64,
+        "d_model": 64,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "encoder_ffn_dim": 128,
+        "decoder_layers": 1,
+        "decoder_attention_heads": 2,
+        "decoder_ffn_dim": 64,
+        "num_mel_bins": 80,
+        "classifier_proj_size": 32,
+        "num_labels": len(LABELS),
+        "init_std": 0.2,  # so that logits differ enough for a mistake to show
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 1,
+    }
+    return WhisperConfig(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Any:
+    """Tiny models gain nothing from more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model() -> ShortContextClassifier:
+    torch.manual_seed(0)
+    return ShortContextClassifier(small_config()).eval()
+
+
+def spectrograms(frames: List[int], seed: int = 0) -> List[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(0.0, 0.5, (80, count)).astype(np.float32) for count in frames]
+
+
+def alone(model: ShortContextClassifier, spectrogram: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return model(torch.from_numpy(spectrogram[None])).logits.numpy()[0]
+
+
+# ---------------------------------------------------------------- the short context
+
+
+def test_a_batch_of_mixed_lengths_equals_one_by_one(model: ShortContextClassifier) -> None:
+    lengths, compared = np.random.default_rng(0).permutation(FRAMES).tolist(), 0
+    mixed = spectrograms(lengths)
+    with torch.inference_mode():
+        together = model(*pad_batch(mixed)).logits.numpy()
+    for row, spectrogram in zip(together, mixed):
+        np.testing.assert_allclose(row, alone(model, spectrogram), atol=1e-4)
+        compared += 1
+    assert compared == len(FRAMES)
+    assert np.ptp(together, axis=0).min() > 0.01  # clips are told apart, so the comparison says something
+
+
+def test_what_pads_a_batch_does_not_matter(model: ShortContextClassifier) -> None:
+    features, frames = pad_batch(spectrograms([31, 90]))
+    garbage = features.clone()
+    garbage[0, :, 31:] = 1000.0
+    with torch.inference_mode():
+        np.testing.assert_allclose(model(garbage, frames).logits.numpy(), model(features, frames).logits.numpy(), atol=1e-6)
+
+
+def test_hidden_states_are_masked_where_there_is_padding(model: ShortContextClassifier) -> None:
+    features, frames = pad_batch(spectrograms([31, 90]))
+    with torch.inference_mode():
+        hidden, mask = encode(model.encoder, features, frames)
+        first, none = encode(model.encoder, features[:1, :, :31])
+    assert mask is not None and mask.sum(dim=1).tolist() == [16, 45] and none is None
+    assert hidden.shape == (2, 45, 64)
+    np.testing.assert_allclose(hidden[0, :16].numpy(), first[0].numpy(), atol=1e-4)
+
+
+def test_thirty_seconds_equal_hugging_faces_own(model: ShortContextClassifier) -> None:
+    stock = WhisperForAudioClassification(model.config).eval()
+    stock.load_state_dict(model.state_dict())
+    windows = torch.from_numpy(np.stack(spectrograms([MAX_FRAMES] * 2, seed=1)))
+    with torch.inference_mode():
+        wanted, got = stock(windows).logits.numpy(), model(windows).logits.numpy()
+        masked = model(windows, torch.tensor([MAX_FRAMES] * 2)).logits.numpy()
+    assert wanted.shape == (2, len(LABELS)) and np.ptp(wanted) > 0.1
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+    np.testing.assert_allclose(masked, wanted, atol=1e-4)
+
+
+def test_loss_is_the_cross_entropy_of_the_logits(model: ShortContextClassifier) -> None:
+    features, frames = pad_batch(spectrograms([20, 40, 60]))
+    labels = torch.tensor([0, 3, 2])
+    with torch.inference_mode():
+        output = model(features, frames, labels)
+    wanted = -np.log(softmax(output.logits.numpy())[range(3), labels.numpy()]).mean()
+    assert float(output.loss) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_batch_holds_every_frame_and_zeros_behind() -> None:
+    mixed = spectrograms([3, 8, 5])
+    features, frames = pad_batch(mixed)
+    assert features.shape == (3, 80, 8) and features.dtype == torch.float32 and frames.tolist() == [3, 8, 5]
+    for row, spectrogram in zip(features.numpy(), mixed):
+        np.testing.assert_array_equal(row[:, : spectrogram.shape[1]], spectrogram)
+        assert not row[:, spectrogram.shape[1] :].any()
+
+
+# ---------------------------------------------------------------- base models
+
+
+def test_a_base_model_gets_a_new_head_for_its_labels(tmp_path: Path, model: ShortContextClassifier) -> None:
+    model.save_pretrained(tmp_path)
+    loaded = load_base(str(tmp_path), ["a", "b", NON_SPEECH])
+    assert loaded.config.id2label == {0: "a", 1: "b", 2: NON_SPEECH}
+    assert loaded.classifier.weight.shape[0] == 3
+    assert loaded.dtype == torch.float32
+    assert not loaded.encoder.embed_positions.weight.requires_grad
+    assert loaded.encoder.conv1.weight.requires_grad
+    for name, weight in model.encoder.state_dict().items():
+        assert torch.equal(loaded.encoder.state_dict()[name], weight), name
+
+
+def test_the_bundled_base_model_loads_by_name() -> None:
+    assert load_base("whisper-mini", LABELS).classifier.weight.shape[0] == len(LABELS)
+
+
+def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"cannot be loaded: .*Name a directory with config\.json.*or a bundled one: whisper-mini"
+    ):
+        load_base(str(tmp_path), LABELS)
+
+
+def test_a_configuration_without_weights_is_refused(tmp_path: Path) -> None:
+    small_config().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"cannot be loaded: "):
+        load_base(str(tmp_path), LABELS)
+
+
+def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ModelError):
+        load_base(str(tmp_path), LABELS)
+
+
+# ---------------------------------------------------------------- the artefact
+
+
+@pytest.fixture(scope="module")
+def artefact(model: ShortContextClassifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported model."""
+    out = tmp_path_factory.mktemp("model") / "made" / "on demand"
+    export(model, out, {"labels": LABELS, "temperature": TEMPERATURE, "base_model": "small"}, spectrograms(FRAMES))
+    return out
+
+
+def test_the_artefact_is_complete_and_describes_itself(artefact: Path) -> None:
+    assert {file.name for file in artefact.iterdir()} == {MODEL_JSON, INT8, FP32, ENCODER}
+    described = read_model_json(artefact)
+    assert described["labels"] == LABELS and described["base_model"] == "small"
+    assert described["front_end"] == {"n_mels": 80, "sample_rate": 16_000, "n_fft": 400, "hop_samples": 160}
+    assert described["parity"]["n"] == len(FRAMES)
+    assert 0 <= described["parity"]["fp32_max_difference"] < 1e-3
+    assert described["parity"]["int8_same_first_label"] >= len(FRAMES) - 1
+    assert (artefact / INT8).stat().st_size < (artefact / FP32).stat().st_size
+
+
+def samples_of(seconds: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    tone = np.sin(2 * np.pi * rng.uniform(100, 3000) * time) * np.sin(2 * np.pi * rng.uniform(0.5, 5) * time)
+    return (0.3 * tone + 0.02 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+SECONDS = [0.02, 0.021, 0.3, 0.995, 1.0, 2.345, 5.0, 12.0, 29.98]
+
+
+def test_the_recognizer_equals_torch(artefact: Path, model: ShortContextClassifier) -> None:
+    recognizer, compared, seen = Recognizer(artefact, "fp32"), 0, []
+    for seed, seconds in enumerate(SECONDS):
+        samples = samples_of(seconds, seed)
+        wanted = alone(model, log_mel(samples))
+        np.testing.assert_allclose(recognizer.logits(samples), wanted, atol=1e-3)
+        compared += 1
+        seen.append(wanted)
+    assert compared == len(SECONDS) and np.ptp(np.array(seen), axis=0).max() > 0.05
+
+
+def test_int8_is_close_to_fp32(artefact: Path) -> None:
+    precise, fast = Recognizer(artefact, "fp32"), Recognizer(artefact, "int8")
+    far = [np.abs(precise.logits(samples_of(s, i)) - fast.logits(samples_of(s, i))).max() for i, s in enumerate(SECONDS[2:8])]
+    assert 0 < np.median(far) < 0.3  # of logits that spread over more than 1
+
+
+def test_a_recognition_is_a_calibrated_ranking_without_the_reserved_label(artefact: Path) -> None:
+    recognizer = Recognizer(artefact, "fp32")
+    samples = samples_of(1.0, 4)
+    recognition = recognizer.classify(samples)
+    wanted = dict(zip(LABELS, softmax(recognizer.logits(samples) / TEMPERATURE)))
+    assert sorted(name for name, _ in recognition.ranking) == sorted(set(LABELS) - {NON_SPEECH})
+    assert dict(recognition.ranking) == pytest.approx({name: p for name, p in wanted.items() if name != NON_SPEECH})
+    assert recognition.non_speech == pytest.approx(wanted[NON_SPEECH])
+    confidences = [confidence for _, confidence in recognition.ranking]
+    assert confidences == sorted(confidences, reverse=True)
+    assert sum(confidences) + recognition.non_speech == pytest.approx(1.0)
+    assert (recognition.intent, recognition.confidence) == recognition.ranking[0]
+    assert recognition.model == recognizer.fingerprint and recognition.milliseconds > 0
+    assert all(type(confidence) is float for confidence in [*confidences, recognition.non_speech])  # JSON can say them
+    assert recognition.as_rasa() == [{"name": name, "confidence": confidence} for name, confidence in recognition.ranking]
+
+
+def test_no_speech_is_what_is_likelier_than_every_intent() -> None:
+    assert Recognition((("a", 0.4), ("b", 0.3)), 0.3, "", 0.0).is_speech
+    assert Recognition((("a", 0.4), ("b", 0.2)), 0.4, "", 0.0).is_speech
+    assert not Recognition((("a", 0.3), ("b", 0.3)), 0.4, "", 0.0).is_speech
+
+
+def test_many_threads_hear_the_same_as_one(artefact: Path) -> None:
+    recognizer = Recognizer(artefact, "fp32")
+    clips = [samples_of(0.3 + 0.1 * i, i) for i in range(12)]
+    one_by_one = [recognizer.classify(clip).ranking for clip in clips]
+    with ThreadPoolExecutor(4) as pool:
+        together = [recognition.ranking for recognition in pool.map(recognizer.classify, clips)]
+    assert together == one_by_one
+
+
+@pytest.mark.parametrize("samples", [0, 319, 30 * SAMPLE_RATE])
+def test_what_is_too_short_or_too_long_is_refused(artefact: Path, samples: int) -> None:
+    with pytest.raises(AudioError, match=r"between 0\.02 and 30 s can be classified"):
+        Recognizer(artefact, "fp32").classify(np.zeros(samples, dtype=np.float32))
+
+
+def test_the_precision_is_chosen_by_the_processor(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for exactly, precision in ((True, "int8"), (False, "fp32")):
+        monkeypatch.setattr(recognizers, "adds_int8_exactly", lambda exactly=exactly: exactly)
+        assert Recognizer(artefact).precision == precision
+
+
+def test_the_fingerprint_is_of_what_the_model_says_of_itself(artefact: Path, tmp_path: Path) -> None:
+    copy = changed(artefact, tmp_path / "copy", temperature=0.71)
+    same = changed(artefact, tmp_path / "same")
+    shutil.copy(artefact / MODEL_JSON, same / MODEL_JSON)
+    first = Recognizer(artefact, "fp32").fingerprint
+    assert Recognizer(same, "fp32").fingerprint == first != Recognizer(copy, "fp32").fingerprint
+
+
+# ---------------------------------------------------------------- artefacts that are not whole
+
+
+def changed(artefact: Path, copy: Path, leave_out: str = "", **changes: Any) -> Path:
+    """A copy of the artefact whose model.json says something else."""
+    shutil.copytree(artefact, copy)
+    described = {**json.loads((artefact / MODEL_JSON).read_text()), **changes}
+    described.pop(leave_out, None)
+    (copy / MODEL_JSON).write_text(json.dumps(described))
+    return copy
+
+
+def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is not a model: it has no model\.json\. `spoken-intents train --out` makes one"):
+        Recognizer(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
+def test_a_model_json_that_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / MODEL_JSON).write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.json: not JSON"):
+        read_model_json(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{}, {"format": 2}, [], "format", None])
+def test_a_model_json_of_another_format(tmp_path: Path, content: Any) -> None:
+    (tmp_path / MODEL_JSON).write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"of another format than 1, the one this version reads\. Train the model again"):
+        read_model_json(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [None, "ab", ["a", "b"], [NON_SPEECH], [NON_SPEECH, "a", NON_SPEECH], ["a", "a", NON_SPEECH]])
+def test_labels_that_cannot_be(artefact: Path, tmp_path: Path, labels: Any) -> None:
+    with pytest.raises(ModelError, match=f"'labels' takes a list of different intents and {NON_SPEECH}"):
+        Recognizer(changed(artefact, tmp_path / "copy", labels=labels))
+
+
+def test_a_graph_that_is_missing_or_broken(artefact: Path, tmp_path: Path) -> None:
+    copy = changed(artefact, tmp_path / "copy")
+    (copy / FP32).write_bytes(b"no graph")
+    (copy / INT8).unlink()
+    for precision, name in (("fp32", FP32), ("int8", INT8)):
+        with pytest.raises(ModelError, match=rf"{name}: cannot be loaded .*Train or export the model again"):
+            Recognizer(copy, precision)
+
+
+@pytest.mark.parametrize("key", ["temperature", "front_end"])
+def test_a_model_json_that_leaves_something_out(artefact: Path, tmp_path: Path, key: str) -> None:
+    with pytest.raises(ModelError, match=key):
+        Recognizer(changed(artefact, tmp_path / "copy", leave_out=key), "fp32")
+
+
+def test_a_front_end_of_another_version(artefact: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="front_end"):
+        Recognizer(changed(artefact, tmp_path / "copy", front_end={"n_mels": 80, "window": "hamming"}), "fp32")
+
+
+def test_a_front_end_of_other_constants(artefact: Path, tmp_path: Path) -> None:
+    front_end = {"n_mels": 80, "sample_rate": 8_000, "n_fft": 400, "hop_samples": 160}
+    with pytest.raises(ModelError, match="made for another front end .*sample_rate=8000"):
+        Recognizer(changed(artefact, tmp_path / "copy", front_end=front_end), "fp32")
+
+
+def test_labels_that_are_not_the_graphs(artefact: Path, tmp_path: Path) -> None:
+    """One label too few would shift or hide intents without a word."""
+    with pytest.raises(ModelError, match="labels"):
+        Recognizer(changed(artefact, tmp_path / "copy", labels=LABELS[:-1]), "fp32")
+
+
+# ---------------------------------------------------------------- going on from an artefact
+
+
+def test_weights_come_back_from_an_artefact(artefact: Path, model: ShortContextClassifier) -> None:
+    torch.manual_seed(1)
+    other = ShortContextClassifier(small_config()).eval()
+    spectrogram = spectrograms([100])[0]
+    assert np.abs(alone(other, spectrogram) - alone(model, spectrogram)).max() > 0.05
+    load_weights(other, artefact / ENCODER)
+    np.testing.assert_allclose(alone(other, spectrogram), alone(model, spectrogram), atol=0.02)  # kept as 16-bit floats
+
+
+@pytest.mark.parametrize("change", [{"num_labels": 4}, {"d_model": 32}, {"encoder_layers": 3}])
+def test_weights_of_other_labels_or_another_base_model_are_refused(artefact: Path, change: Dict[str, int]) -> None:
+    other = ShortContextClassifier(small_config(**change))
+    with pytest.raises(ModelError, match=r"cannot go on from the previous model: .*Train without --finetune"):
+        load_weights(other, artefact / ENCODER)
+
+
+@pytest.mark.parametrize("content", [None, b"no tensors"])
+def test_weights_that_are_missing_or_broken_are_refused(tmp_path: Path, model: ShortContextClassifier, content: Any) -> None:
+    if content is not None:
+        (tmp_path / ENCODER).write_bytes(content)
+    with pytest.raises(ModelError, match="cannot go on from the previous model"):
+        load_weights(model, tmp_path / ENCODER)
+
+
+# ---------------------------------------------------------------- which recognizer is live
+
+
+def test_a_recognizer_is_live_as_long_as_its_model(artefact: Path) -> None:
+    first, second = Recognizer(artefact, "fp32"), Recognizer(artefact, "fp32")
+    recognizers.register("model one", first)
+    recognizers.register("model two", second)
+    assert recognizers.live("model one") is first and recognizers.live("model two") is second
+    assert recognizers.live("model three") is None
+    assert recognizers.live(None) is None and recognizers.live("") is None
+    del first
+    gc.collect()
+    assert recognizers.live("model one") is None and recognizers.live("model two") is second
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "exactly"),
+    [
+        ("aarch64", "", True),
+        ("arm64", "", True),
+        ("x86_64", "flags : fpu avx2 avx512_vnni", True),
+        ("x86_64", "flags : fpu avx2 avx_vnni", True),
+        ("x86_64", "flags : fpu avx2 avx512f", False),
+    ],
+)
+def test_which_processors_add_int8_exactly(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str, flags: str, exactly: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(flags)
+    monkeypatch.setattr(recognizers, "platform", SimpleNamespace(machine=lambda: machine))
+    monkeypatch.setattr(recognizers, "Path", lambda name: tmp_path / Path(name).name)
+    assert recognizers.adds_int8_exactly() is exactly

@@ -1,0 +1,295 @@
+"""The two components: text classifiers never see references, every setting and clip counts, serving needs no torch."""
+
+import json
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+import pytest
+from rasa.engine.graph import ExecutionContext, GraphSchema
+from rasa.engine.storage.local_model_storage import LocalModelStorage
+from rasa.engine.storage.resource import Resource
+from rasa.nlu.classifiers.diet_classifier import DIETClassifier
+from rasa.nlu.classifiers.logistic_regression_classifier import LogisticRegressionClassifier
+from rasa.nlu.featurizers.sparse_featurizer.count_vectors_featurizer import CountVectorsFeaturizer
+from rasa.nlu.tokenizers.whitespace_tokenizer import WhitespaceTokenizer
+from rasa.shared.nlu.training_data.message import Message
+from rasa.shared.nlu.training_data.training_data import TrainingData
+
+from assistant import PROJECT, ROOT, Assistant
+from spoken_intents.errors import AudioReferenceError, ConfigError, DataError
+from spoken_intents.nlu import ClassifierSettings, SpokenIntentClassifier, SpokenMessages
+from spoken_intents.utterances import LiveUtterance, hand_off
+
+
+def parse(server: Assistant, text: str) -> Dict[str, Any]:
+    request = urllib.request.Request(f"{server.http}/model/parse", json.dumps({"text": text}).encode(), method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+# ------------------------------------------------------------------ beside text classifiers
+
+
+TYPED = {"balance": ["how much money do I have", "my balance please"], "freeze": ["freeze my card", "block the card now"]}
+
+
+def text_pipeline(folder: Path, clip_names: List[str], classifier: Any, settings: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """What a typed and a spoken message are classified as by `classifier`, trained beside spoken examples of these names."""
+    storage = LocalModelStorage(folder)
+    context = ExecutionContext(GraphSchema({}), "model")
+
+    def make(cls: Any, settings: Dict[str, Any]) -> Any:
+        config = {**cls.get_default_config(), **settings}
+        return cls.create(config, storage, Resource(cls.__name__), context)
+
+    spoken, tokenizer = SpokenMessages.create({}, storage, Resource("spoken"), context), make(WhitespaceTokenizer, {})
+    featurizer, classify = make(CountVectorsFeaturizer, {}), make(classifier, settings)
+    examples = [Message.build(text=text, intent=intent) for intent, texts in TYPED.items() for text in texts]
+    examples += [Message.build(text=name, intent="freeze") for name in clip_names]
+    data = spoken.process_training_data(TrainingData(examples))
+    data = tokenizer.process_training_data(data)
+    featurizer.train(data)
+    data = featurizer.process_training_data(data)
+    classify.train(data)
+    messages = [Message(data={"text": "freeze my card"}), Message(data={"text": clip_names[0]})]
+    for component in (spoken, tokenizer, featurizer, classify):
+        messages = component.process(messages)
+    return [{"intent": message.get("intent"), "ranking": message.get("intent_ranking")} for message in messages]
+
+
+@pytest.mark.parametrize(
+    ("classifier", "settings"),
+    [(LogisticRegressionClassifier, {}), (DIETClassifier, {"epochs": 3, "random_seed": 1, "entity_recognition": False})],
+)
+def test_renaming_a_clip_changes_nothing(tmp_path: Path, classifier: Any, settings: Dict[str, Any]) -> None:
+    names = (["audio/freeze/1.wav", "audio/freeze/2.wav"], ["audio/balance_money_have/x.ogg", "audio/my/how much.flac"])
+    results = []
+    for number, clips in enumerate(names):
+        (tmp_path / str(number)).mkdir()
+        results.append(text_pipeline(tmp_path / str(number), clips, classifier, settings))
+    first, second = results
+    assert json.dumps(first, default=float) == json.dumps(second, default=float)
+    assert first[0]["intent"]["name"] in TYPED
+
+
+def test_typed_and_spoken_messages_in_one_pipeline(server: Assistant, spoken_project: Path) -> None:
+    clips = sorted(spoken_project.glob("audio/*/*.ogg"))[::10]
+    heard = [parse(server, str(clip.relative_to(spoken_project))) for clip in clips]
+    right = sum(answer["intent"]["name"] == clip.parent.name for answer, clip in zip(heard, clips))
+    assert right >= len(clips) * 0.8, f"{right} of {len(clips)} clips that it was trained on"
+    for answer, clip in zip(heard, clips):
+        assert answer["text"] == str(clip.relative_to(spoken_project))
+        assert answer["entities"] == []
+        assert sorted(entry["name"] for entry in answer["intent_ranking"] if entry["name"] != "nlu_fallback") == sorted(
+            ["affirm", "deny", "goodbye", "greet"]
+        )
+    typed = parse(server, "are you a bot?")
+    assert typed["intent"]["name"] == "bot_challenge"
+    assert len(typed["intent_ranking"]) == 7, "DIET's intents, with those nobody spoke"
+
+
+def test_a_renamed_clip_is_heard_the_same(server: Assistant, spoken_project: Path) -> None:
+    shutil.copy(spoken_project / "audio/deny/3.ogg", spoken_project / "audio/greet hello hi.ogg")
+    names = ["audio/deny/3.ogg", "audio/greet hello hi.ogg"]
+    first, second = ({**parse(server, name), "text": "", "message_id": ""} for name in names)
+    assert first == second
+
+
+def test_references_that_lead_nowhere_are_errors_not_intents(server: Assistant) -> None:
+    for reference in ("audio/nobody/1.wav", "audio/../config/x.wav", "live/0123.wav"):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            parse(server, reference)
+        assert caught.value.code >= 400
+    assert parse(server, "hello")["intent"]["name"] == "greet"
+
+
+# ------------------------------------------------------------------ training
+
+
+def component(folder: Path, **settings: Any) -> SpokenIntentClassifier:
+    config = {**SpokenIntentClassifier.get_default_config(), "base_model": "whisper-mini", "recipe": "bundled", **settings}
+    context = ExecutionContext(GraphSchema({}), "model")
+    folder.mkdir(exist_ok=True)
+    return SpokenIntentClassifier.create(config, LocalModelStorage(folder), Resource("spoken"), context)
+
+
+def spoken_data(*references: str) -> TrainingData:
+    data = TrainingData([Message.build(text=reference, intent=Path(reference).parent.name) for reference in references])
+    return SpokenMessages().process_training_data(data)
+
+
+def test_missing_clips_are_named_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"audio/freeze/1.wav \(intent freeze\)"):
+        component(tmp_path / "m").train(spoken_data("audio/freeze/1.wav", "audio/balance/1.wav"))
+
+
+def test_clips_outside_the_audio_directories_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for intent in ("freeze", "balance"):
+        (tmp_path / "elsewhere" / intent).mkdir(parents=True)
+        shutil.copy(PROJECT / "audio/demo/freeze.ogg", tmp_path / "elsewhere" / intent / "1.ogg")
+    with pytest.raises(AudioReferenceError, match="outside the audio directories"):
+        component(tmp_path / "m").train(spoken_data("elsewhere/freeze/1.ogg", "elsewhere/balance/1.ogg"))
+
+
+def test_no_spoken_examples_is_a_warning_not_a_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    untrained = component(tmp_path / "m")
+    untrained.train(TrainingData([Message.build(text="hello there", intent="greet")]))
+    assert "No spoken examples" in caplog.text
+    message = Message(data={"text": "", "audio": "audio/x/1.wav"})
+    untrained.process([message])
+    assert message.get("intent") == {"name": None, "confidence": 0.0}
+    assert message.get("text") == "audio/x/1.wav"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"base_modell": "x"}, "unknown base_modell. Allowed: audio_directories, base_model"), ({"epochs": "many"}, "epochs takes")],
+)
+def test_wrong_settings_are_named(tmp_path: Path, settings: Dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        component(tmp_path / "m", **settings)
+
+
+def test_the_defaults_are_the_reference_recipe() -> None:
+    from spoken_intents_training.recipe import load_recipe
+
+    settings = ClassifierSettings()
+    recipe = load_recipe(settings.recipe)
+    assert settings.base_model == "openai/whisper-base.en"
+    assert (recipe.batch_size, recipe.epochs, recipe.learning_rate) == (1, 3, 1e-5)
+    assert (recipe.weight_decay, recipe.max_grad_norm, recipe.warmup_share) == (0, 0, 0)
+
+
+def test_what_makes_the_cache_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes and settings give the same fingerprint; another byte, clip, recipe or base model another."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "audio").mkdir()
+    clip = tmp_path / "audio/1.ogg"
+    shutil.copy(PROJECT / "audio/demo/freeze.ogg", clip)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/model.safetensors").write_bytes(b"weights")
+    (tmp_path / "mine.yml").write_text("epochs: 2\n")
+    config = {**SpokenIntentClassifier.get_default_config(), "base_model": "base", "recipe": "mine.yml"}
+    seen = [SpokenIntentClassifier.fingerprint_addon(config)]
+    assert SpokenIntentClassifier.fingerprint_addon(config) == seen[0]
+    clip.write_bytes(clip.read_bytes()[:-1] + b"!")
+    seen.append(SpokenIntentClassifier.fingerprint_addon(config))
+    (tmp_path / "mine.yml").write_text("epochs: 3\n")
+    seen.append(SpokenIntentClassifier.fingerprint_addon(config))
+    (tmp_path / "base/model.safetensors").write_bytes(b"better weights")
+    seen.append(SpokenIntentClassifier.fingerprint_addon(config))
+    shutil.copy(clip, tmp_path / "audio/2.ogg")
+    seen.append(SpokenIntentClassifier.fingerprint_addon(config))
+    assert len(set(seen)) == 5
+    assert SpokenIntentClassifier.fingerprint_addon({"output": Resource("x")}) is None
+
+
+def test_rasa_train_says_what_it_does(spoken_project: Path) -> None:
+    log = (spoken_project / "train.log").read_text()
+    assert "Fine-tuning whisper-mini on" in log
+    assert "steps/s" in log
+    assert "s left" in log
+    assert "held-out clips right" in log
+
+
+# ------------------------------------------------------------------ serving
+
+
+FRESH = """
+import sys
+for name in ("torch", "transformers", "onnx", "datasets", "accelerate"):
+    sys.modules[name] = None  # an import of it would raise
+import asyncio, json
+from pathlib import Path
+from rasa.core.agent import Agent
+agent = Agent.load(sys.argv[1])
+print("\\n" + json.dumps(asyncio.run(agent.parse_message("audio/deny/1.ogg"))["intent_ranking"]))
+"""
+
+
+def test_a_fresh_process_without_torch_hears_the_same(server: Assistant, spoken_project: Path) -> None:
+    model = next((spoken_project / "models").glob("*.tar.gz"))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FRESH, str(model)], cwd=spoken_project, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    ranking = json.loads(done.stdout.splitlines()[-1])
+    here = parse(server, "audio/deny/1.ogg")["intent_ranking"]
+    assert [entry["name"] for entry in ranking] == [entry["name"] for entry in here]
+    assert np.allclose([entry["confidence"] for entry in ranking], [entry["confidence"] for entry in here], atol=1e-4)
+
+
+def test_a_ranking_of_the_same_model_is_used_and_of_another_is_not(tmp_path: Path) -> None:
+    from spoken_intents.recognizer import Recognition
+
+    class Scripted:
+        fingerprint = "this model"
+
+        def classify(self, samples: np.ndarray) -> Recognition:
+            return Recognition((("computed", 1.0),), 0.0, self.fingerprint, 1.0)
+
+    classifier = SpokenIntentClassifier(ClassifierSettings(), LocalModelStorage(tmp_path), Resource("x"), Scripted())  # type: ignore[arg-type]
+    for model, expected in (("this model", "ready"), ("another model", "computed")):
+        recognition = Recognition((("ready", 0.9), ("computed", 0.1)), 0.0, model, 1.0)
+        reference = hand_off.put(LiveUtterance(np.zeros(16_000, dtype=np.float32), recognition))
+        message = Message(data={"text": "", "audio": reference})
+        classifier.process([message])
+        assert message.get("intent")["name"] == expected
+        with pytest.raises(AudioReferenceError, match="used once"):
+            classifier.process([message])
+
+
+def imported_by(file: Path) -> List[str]:
+    import ast
+
+    names: List[str] = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name.split(".")[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append((node.module or "").split(".")[0])
+    return names
+
+
+def test_only_the_edges_import_rasa_and_only_training_imports_torch() -> None:
+    plugin = ROOT / "plugin/spoken_intents"
+    files = sorted(plugin.rglob("*.py"))
+    assert len(files) > 10
+    for file in files:
+        names = imported_by(file)
+        assert not {"torch", "transformers"} & set(names), file
+        edge = file.name == "nlu.py" or file.parent.name == "channels"
+        assert edge or not {"rasa", "sanic"} & set(names), file
+
+
+# ------------------------------------------------------------------ Rasa's own commands on speech
+
+
+@pytest.mark.slow
+def test_rasas_commands_take_speech_unchanged(spoken_project: Path) -> None:
+    from conftest import run_rasa
+
+    run_rasa(spoken_project, "data", "split", "nlu", "-u", "data/spoken.yml", "--out", "split")
+    run_rasa(spoken_project, "test", "nlu", "-u", "split/test_data.yml", "--no-plot")
+    report = json.loads((spoken_project / "results/intent_report.json").read_text())
+    assert report["accuracy"] > 0.7
+    (spoken_project / "tests/test_spoken.yml").write_text(
+        "stories:\n- story: spoken\n  steps:\n  - user: |\n      audio/greet/1.ogg\n    intent: greet\n  - action: utter_greet\n"
+    )
+    run_rasa(spoken_project, "test", "core", "-s", "tests/test_spoken.yml", "--no-plot")
+    assert "audio" not in (spoken_project / "results/failed_test_stories.yml").read_text()
+
+
+@pytest.mark.slow
+def test_nothing_is_fine_tuned_twice(spoken_project: Path) -> None:
+    from conftest import run_rasa
+
+    assert "Fine-tuning" not in run_rasa(spoken_project, "train").stdout + (spoken_project / "rasa.log").read_text()

@@ -1,0 +1,346 @@
+"""The voice channel over a real socket, against a real `rasa run`."""
+
+import asyncio
+import base64
+import json
+from pathlib import Path
+from typing import Any, Awaitable, Callable, Dict, List, Optional
+
+import aiohttp
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from assistant import PROJECT, Assistant
+from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16, read_audio
+from spoken_intents.channels.voice import VoiceInput
+from spoken_intents.client import VoiceClient
+from spoken_intents.errors import ConfigError, ProtocolError, SpokenIntentsError
+
+GREET = PROJECT / "audio/train/greet/0000.ogg"
+DENY = PROJECT / "audio/train/deny/0000.ogg"
+GREETING = "Hey! How are you?"
+
+
+def run(coroutine: Awaitable[Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(coroutine, 90))
+
+
+async def exchange(server: Assistant, *messages: Any, binary: bool = False) -> List[Dict[str, Any]]:
+    """Sends raw messages and gathers everything until the server closes; the last entry holds the close code."""
+    received: List[Dict[str, Any]] = []
+    async with aiohttp.ClientSession() as http, http.ws_connect(server.voice, max_msg_size=2**24) as socket:
+        for message in messages:
+            await (socket.send_bytes(message) if isinstance(message, bytes) else socket.send_str(message))
+        async for frame in socket:
+            received.append(json.loads(frame.data))
+        received.append({"close_code": socket.close_code})
+    return received
+
+
+async def still_answers(server: Assistant) -> None:
+    async with VoiceClient(server.voice) as client:
+        answer = await client.type("hello")
+    assert answer is not None
+    assert answer.texts == [GREETING]
+
+
+def test_spoken_and_typed_turns_in_one_conversation(server: Assistant) -> None:
+    events: List[Dict[str, Any]] = []
+
+    async def call() -> None:
+        async with VoiceClient(server.voice, events.append) as client:
+            spoken = await client.say(read_audio(GREET, 30))
+            typed = await client.type("I am so sad")  # an intent that no clip was recorded for: DIET's
+            pressed = await client.type("/goodbye")
+        assert spoken is not None
+        assert typed is not None
+        assert pressed is not None
+        assert spoken.heard["intent"] == "greet"
+        assert spoken.texts == [GREETING]
+        assert typed.heard is None
+        assert typed.messages[0]["response"].startswith("Here is something to cheer you up")
+        assert any("image" in message for message in typed.messages)
+        assert pressed.texts == ["Bye"]
+        assert spoken.latency["endpoint_delay_ms"] >= 600 - 20
+        assert {"asr_latency_ms", "rasa_processing_latency_ms", "first_response_latency_ms"} <= set(spoken.latency)
+
+    run(call())
+    assert events[0] == {"trace_event": "user_speaking_start"}
+    ranking = next(event for event in events if event.get("trace_event") == "transcript")["intent_ranking"]
+    assert [entry["name"] for entry in ranking][0] == "greet"
+    assert sorted(entry["name"] for entry in ranking) == ["affirm", "deny", "goodbye", "greet"]
+    confidences = [entry["confidence"] for entry in ranking]
+    assert confidences == sorted(confidences, reverse=True)
+    finals = [event for event in events if event.get("final")]
+    assert len(finals) == 3
+    first_response = next(i for i, event in enumerate(events) if "response" in event)
+    assert set(events[first_response + 1]) == {"marker"}
+
+
+def test_audio_never_enters_the_tracker(server: Assistant) -> None:
+    async def call() -> Dict[str, Any]:
+        async with VoiceClient(server.voice, sender="tracker-test") as client:
+            await client.say(read_audio(GREET, 30))
+        async with aiohttp.ClientSession() as http, http.get(f"{server.http}/conversations/tracker-test/tracker") as answer:
+            return await answer.json()
+
+    tracker = run(call())
+    assert len(json.dumps(tracker)) < 20_000
+    turn = next(event for event in tracker["events"] if event["event"] == "user")
+    assert turn["text"].startswith("live/")
+    assert turn["metadata"]["spoken"]["intent"] == "greet"
+    assert turn["metadata"]["spoken"]["end_ms"] > turn["metadata"]["spoken"]["start_ms"]
+
+
+@pytest.mark.parametrize("rate", [8_000, 24_000, 44_100, 48_000])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_every_sample_rate_both_ways_of_sending(server: Assistant, rate: int, as_json: bool) -> None:
+    """As fast as the socket takes it, in uneven chunks, ended by a commit."""
+    samples = soxr.resample(read_audio(GREET, 30), SAMPLE_RATE, rate)
+    pcm = float_to_pcm16(np.concatenate([samples, np.zeros(rate // 10)]))
+
+    async def call() -> str:
+        async with aiohttp.ClientSession() as http, http.ws_connect(server.voice) as socket:
+            await socket.send_json({"sample_rate": rate, "language": "en-US"})
+            for start in range(0, len(pcm), 1234):
+                chunk = pcm[start : start + 1234]
+                await (socket.send_json({"audio": base64.b64encode(chunk).decode()}) if as_json else socket.send_bytes(chunk))
+            await socket.send_json({"commit": True})
+            async for frame in socket:
+                message = json.loads(frame.data)
+                if message.get("trace_event") == "transcript":
+                    return message["intent"]
+        return ""
+
+    assert run(call()) == "greet"
+
+
+def test_two_utterances_become_two_turns_in_order(server: Assistant) -> None:
+    async def call() -> List[str]:
+        async with VoiceClient(server.voice) as client:
+            return [(await client.say(read_audio(clip, 30))).heard["intent"] for clip in (GREET, DENY)]
+
+    assert run(call()) == ["greet", "deny"]
+
+
+def test_noise_makes_no_turn(server: Assistant) -> None:
+    events: List[Dict[str, Any]] = []
+
+    async def call() -> Any:
+        async with VoiceClient(server.voice, events.append) as client:
+            return await client.say(read_audio(PROJECT / "audio/demo/noise.ogg", 30), patience_s=3)
+
+    assert run(call()) is None
+    assert {"trace_event": "user_speaking_start"} in events, "webrtcvad takes it for speech"
+    assert [event["trace_event"] for event in events][-1] == "non_speech"
+
+
+BAD = [
+    ('{"sample_rate": 7}', "bad_sample_rate", "sample_rate 7"),
+    (b"abc", "bad_audio", "odd count"),
+    ('{"audio": "%%%"}', "bad_base64", "base64"),
+    ('{"audio": 12}', "bad_base64", "base64"),
+    ('{"colour": "blue"}', "unknown_field", "colour"),
+    ('{"text": "hi", "commit": true}', "unknown_field", "at a time"),
+    ("not json", "bad_json", "JSON"),
+    ("[" * 100_000, "bad_json", "JSON"),
+    ('{"text": "audio/greet/1.ogg"}', "bad_text", "files are not read"),
+    ('{"payload": "greet"}', "bad_payload", "begins with /"),
+]
+
+
+@pytest.mark.parametrize(("message", "code", "words"), BAD, ids=[f"{case[1]}-{i}" for i, case in enumerate(BAD)])
+def test_bad_messages_are_refused_with_a_reason(server: Assistant, message: Any, code: str, words: str) -> None:
+    *_, error, close = run(exchange(server, message))
+    assert error["error"]["code"] == code
+    assert words in error["error"]["message"]
+    assert close == {"close_code": 4400}
+
+
+def test_the_handshake_comes_once(server: Assistant) -> None:
+    *_, error, _ = run(exchange(server, '{"sample_rate": 8000}', '{"sample_rate": 16000}'))
+    assert error["error"]["code"] == "late_handshake"
+
+
+def test_pages_of_other_origins_are_refused(server: Assistant) -> None:
+    async def call(origin: str) -> Dict[str, Any]:
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(server.voice, headers={"Origin": origin}) as socket,
+        ):
+            await socket.send_json({"text": "hello"})
+            return json.loads((await socket.receive()).data)
+
+    assert run(call("https://evil.example"))["error"]["code"] == "bad_origin"
+    assert "error" not in run(call(server.http))
+    assert "error" not in run(call("https://friend.example"))
+
+
+def test_a_client_that_sends_nothing_is_let_go(server: Assistant) -> None:
+    error, close = run(exchange(server))
+    assert error["error"]["code"] == "idle"
+    assert close == {"close_code": 4408}
+
+
+def test_other_calls_do_not_notice_abuse(server: Assistant) -> None:
+    """A call goes on, answered right, while others flood, send 50 MB, and vanish in mid-word."""
+    greeting = read_audio(GREET, 30)
+
+    async def vanish() -> None:
+        async with aiohttp.ClientSession() as http:
+            socket = await http.ws_connect(server.voice)
+            await socket.send_bytes(float_to_pcm16(greeting[: len(greeting) // 2]))
+            socket._response.connection.transport.abort()  # no close frame, no goodbye
+
+    async def fifty_megabytes() -> Optional[int]:
+        async with aiohttp.ClientSession() as http, http.ws_connect(server.voice) as socket:
+            try:
+                await socket.send_bytes(bytes(50_000_000))
+                await socket.receive()
+            except (ConnectionError, aiohttp.ClientError):
+                pass
+            return socket.close_code
+
+    async def flood(message: Callable[[], Any]) -> str:
+        async with aiohttp.ClientSession() as http, http.ws_connect(server.voice) as socket:
+
+            async def send() -> None:
+                try:
+                    while not socket.closed:
+                        await socket.send_bytes(message())
+                except (ConnectionError, aiohttp.ClientError):
+                    pass
+
+            sender = asyncio.create_task(send())
+            code = ""
+            async for frame in socket:
+                code = json.loads(frame.data).get("error", {}).get("code", code)
+            sender.cancel()
+            return code
+
+    async def call() -> None:
+        async with VoiceClient(server.voice) as client:
+            abuse = asyncio.gather(
+                vanish(), vanish(), fifty_megabytes(), flood(lambda: bytes(32_000)), flood(lambda: bytes(2))
+            )  # fmt: skip
+            answer = await client.say(greeting)
+            assert answer is not None
+            assert answer.heard["intent"] == "greet"
+            assert answer.texts == [GREETING]
+            _, _, _, too_fast, too_many = await abuse
+            assert too_fast == "too_fast"
+            assert too_many == "too_many_messages"
+        await still_answers(server)
+
+    run(call())
+
+
+def test_hanging_up_lets_rasas_turn_end(server: Assistant) -> None:
+    """The turn that Rasa already had is in the tracker, whole, though its caller is gone."""
+
+    async def call() -> List[Dict[str, Any]]:
+        async with aiohttp.ClientSession() as http:
+            async with http.ws_connect(server.voice) as socket:
+                await socket.send_json({"sender": "gone"})
+                await socket.send_bytes(float_to_pcm16(read_audio(GREET, 30)))
+                await socket.send_json({"commit": True})
+                async for frame in socket:
+                    if json.loads(frame.data).get("trace_event") == "transcript":
+                        break
+            for _ in range(100):
+                async with http.get(f"{server.http}/conversations/gone/tracker") as answer:
+                    events = (await answer.json())["events"]
+                if any(event["event"] == "bot" for event in events):
+                    return events
+                await asyncio.sleep(0.05)
+        return []
+
+    assert [event["text"] for event in run(call()) if event["event"] == "bot"] == [GREETING]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"idle_timeout": 3}, "unknown idle_timeout. Allowed: allowed_origins"),
+        ({"idle_timeout_s": 0}, "idle_timeout_s takes more than 0"),
+        ({"min_silence_duration_ms": "long"}, "min_silence_duration_ms takes a whole number"),
+        ({"vad_mode": 4}, "vad_mode takes 0, 1, 2 or 3"),
+        ({"allowed_origins": "https://x"}, "allowed_origins takes a list"),
+        ("yes", "expected settings"),
+    ],
+)
+def test_wrong_settings_are_named(settings: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"credentials.yml, voice channel.*{words}"):
+        VoiceInput.from_credentials(settings)
+
+
+# ------------------------------------------------------------------ recordings over HTTP
+
+
+async def post(server: Assistant, body: bytes, query: str = "", **kwargs: Any) -> Any:
+    async with aiohttp.ClientSession() as http:
+        async with http.post(f"{server.http}/webhooks/voice/webhook{query}", data=kwargs.get("form", body)) as answer:
+            return answer.status, await answer.json()
+
+
+def test_a_recording_with_two_utterances_is_two_turns(server: Assistant, tmp_path: Path) -> None:
+    quiet = np.zeros(SAMPLE_RATE, dtype=np.float32)
+    soundfile.write(
+        tmp_path / "two.flac", np.concatenate([read_audio(GREET, 30), quiet, read_audio(DENY, 30), quiet]), SAMPLE_RATE
+    )
+    status, messages = run(post(server, (tmp_path / "two.flac").read_bytes(), "?sender=recorded"))
+    assert status == 200
+    spoken = [message["custom"]["spoken"] for message in messages if "custom" in message]
+    assert [turn["intent"] for turn in spoken] == ["greet", "deny"]
+    assert spoken[0]["end_ms"] < spoken[1]["start_ms"]
+    assert messages[0]["text"] == GREETING
+    assert {message["recipient_id"] for message in messages} == {"recorded"}
+
+
+def test_a_recording_as_a_form_field(server: Assistant) -> None:
+    form = aiohttp.FormData()
+    form.add_field("audio", GREET.read_bytes(), filename="greet.ogg", content_type="audio/ogg")
+    form.add_field("sender", "by-form")
+    status, messages = run(post(server, b"", form=form))
+    assert (status, messages[0]["recipient_id"], messages[0]["text"]) == (200, "by-form", GREETING)
+
+
+def test_bad_recordings_are_refused_with_a_reason(server: Assistant, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.flac", np.zeros(61 * 8000, dtype=np.float32), 8000)
+    soundfile.write(tmp_path / "none.wav", np.zeros(0, dtype=np.float32), SAMPLE_RATE)
+    cases = [
+        (b"", 400, "no_audio", "Send a WAV"),
+        (b"these are words, not audio", 400, "bad_audio", "cannot be read as audio"),
+        ((tmp_path / "none.wav").read_bytes(), 400, "bad_audio", "no audio"),
+        ((tmp_path / "long.flac").read_bytes(), 400, "bad_audio", "longer than 60 s"),
+        (bytes(26 * 2**20), 413, "too_large", "at most 25 MiB"),
+    ]
+    for body, status, code, words in cases:
+        got, answer = run(post(server, body))
+        assert (got, answer["error"]["code"]) == (status, code)
+        assert words in answer["error"]["message"]
+
+
+def test_a_silent_recording_has_no_turn(server: Assistant, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(2 * SAMPLE_RATE, dtype=np.float32), SAMPLE_RATE)
+    assert run(post(server, (tmp_path / "silent.wav").read_bytes())) == (200, [])
+
+
+def test_nobody_listens(server: Assistant) -> None:
+    async def call() -> None:
+        async with VoiceClient("ws://127.0.0.1:9/webhooks/voice/websocket"):
+            pass
+
+    with pytest.raises(SpokenIntentsError, match="Nobody answers at"):
+        run(call())
+
+
+def test_the_client_raises_what_the_server_refuses(server: Assistant) -> None:
+    async def call() -> None:
+        async with VoiceClient(server.voice) as client:
+            await client.type("x" * 2000)
+
+    with pytest.raises(ProtocolError, match="1 to 1000 characters"):
+        run(call())
