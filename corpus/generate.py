@@ -9,6 +9,7 @@ data card.
 
 import argparse
 import hashlib
+import itertools
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent / "assistant_project"
 # The demo noise: no speech in it, yet webrtcvad hears some (a test says so).
 DEMO_NOISE = "noise"
+FEW_SENTENCES = 60
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,14 @@ def clips() -> Iterator[Clip]:
     """Every clip the project ships but the demo's noise."""
     for intent, parts in sentences().items():
         for part, lines in parts.items():
-            for index, text in enumerate(lines):
+            # Where people use few sentences, such as yes and no, more voices make up for them.
+            voices = 3 if part == "train" and len(lines) < FEW_SENTENCES else 1
+            for index, (voice, text) in enumerate(itertools.product(range(voices), lines)):
                 path = f"audio/{part}/{intent}/{index:04d}.ogg"
-                yield Clip(path, intent, text, part, f"{part}/{intent}/{text}")
+                yield Clip(path, intent, text, part, f"{part}/{intent}/{text}" + (f"/{voice}" if voice else ""))
     for turn in yaml.safe_load((PROJECT / "demo.yml").read_text()):
         if "say" in turn:
-            yield Clip(f"audio/demo/{turn['clip']}.ogg", "", turn["say"], "demo", f"demo/{turn['clip']}")
+            yield Clip(f"audio/demo/{turn['clip']}.ogg", "", turn["say"], "demo", f"demo/{turn['say']}")
 
 
 def extra_clips(voices: int) -> Iterator[Clip]:

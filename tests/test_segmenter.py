@@ -121,7 +121,8 @@ def test_at_the_beginning_of_the_stream_there_is_less_to_keep() -> None:
 def test_a_pause_is_told_once_and_before_the_end() -> None:
     events = run("..####......")
     assert [type(event) for event in events] == [SpeechStarted, SpeechPaused, Utterance]
-    assert events[1] == SpeechPaused(at_sample=6 * WINDOW)
+    assert events[1].at_sample == 6 * WINDOW
+    assert np.array_equal(events[1].samples, events[2].samples), "what was paused is what the utterance holds"
     segmenter = Segmenter(SMALL, ScriptedVad("..####......"))
     told = [
         i
@@ -171,7 +172,7 @@ def test_padding_of_two_utterances_close_together_is_not_doubled() -> None:
         max_speech_duration_ms=1000,
     )  # fmt: skip
     found = utterances(run(script, settings))
-    assert [utterance.start_sample // WINDOW for utterance in found] == [0, 9]
+    assert [utterance.start_sample // WINDOW for utterance in found] == [0, 7]
     assert_holds_the_stream(found, stream(len(script)))
 
 

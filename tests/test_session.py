@@ -253,17 +253,70 @@ def test_without_a_recognizer_rasa_gets_the_audio_all_the_same(workers: ThreadPo
 
 
 def test_the_recognizer_is_asked_for_anew_at_each_turn(workers: ThreadPoolExecutor) -> None:
-    models: List[Any] = [ScriptedRecognizer(), None, ScriptedRecognizer()]
-    models[2].fingerprint = "newer"
+    newer = ScriptedRecognizer()
+    newer.fingerprint = "newer"
     caller = Caller()
+    current: List[Any] = [None]
 
     async def main() -> None:
-        session = SpokenSession(Segmenter(SETTINGS, LoudVad()), lambda: models.pop(0), caller.converse, caller, workers)
-        await session.hear(np.concatenate([said(1), said(2), said(3)]))
+        session = SpokenSession(Segmenter(SETTINGS, LoudVad()), lambda: current[0], caller.converse, caller, workers)
+        for number, current[0] in enumerate((ScriptedRecognizer(), None, newer), 1):
+            await session.hear(said(number))
+            while len(caller.turns) < number:
+                await asyncio.sleep(0)
         await session.finish()
 
     asyncio.run(main())
     assert [turn.recognition and turn.recognition.model for turn in caller.turns] == ["scripted", None, "newer"]
+
+
+def test_a_pause_is_classified_once_and_that_answer_is_used(workers: ThreadPoolExecutor) -> None:
+    recognizer = ScriptedRecognizer()
+
+    async def scenario(session: SpokenSession) -> None:
+        await session.hear(np.concatenate([said(number) for number in range(5)]))
+        await session.finish()
+
+    assert run(scenario, Caller(), recognizer, workers).heard() == [intent_of(number) for number in range(5)]
+    assert len(recognizer.threads) == 5
+
+
+def test_speech_that_goes_on_after_a_pause_is_heard_whole(workers: ThreadPoolExecutor) -> None:
+    """What was classified in the pause held less: its answer is not the turn's."""
+    lengths: List[int] = []
+
+    class Measuring(ScriptedRecognizer):
+        def classify(self, samples: np.ndarray) -> Recognition:
+            lengths.append(len(samples))
+            return super().classify(samples)
+
+    first, second = said(1), said(2)
+    pause = SETTINGS.pause_ms * SAMPLE_RATE // 1000
+    speech = np.flatnonzero(first)
+    line = np.concatenate([first[speech[0] : speech[-1] + 1], np.zeros(pause, dtype=np.float32), second])
+
+    async def scenario(session: SpokenSession) -> None:
+        await session.hear(line)
+        await session.finish()
+
+    caller = run(scenario, Caller(), Measuring(), workers)
+    assert caller.heard() == [intent_of(2)], "the louder half decides, so both were heard together"
+    assert lengths[-1] == len(caller.turns[0].utterance.samples) == max(lengths)
+
+
+def test_a_model_replaced_after_the_pause_hears_the_utterance_itself(workers: ThreadPoolExecutor) -> None:
+    newer, caller = ScriptedRecognizer(), Caller()
+    newer.fingerprint = "newer"
+    asked: List[Any] = [ScriptedRecognizer()]  # in the pause; later ones get the newer
+
+    async def main() -> None:
+        find = lambda: asked.pop() if asked else newer  # noqa: E731
+        session = SpokenSession(Segmenter(SETTINGS, LoudVad()), find, caller.converse, caller, workers)
+        await session.hear(said(3))
+        await session.finish()
+
+    asyncio.run(main())
+    assert [turn.recognition.model for turn in caller.turns if turn.recognition] == ["newer"]
 
 
 # ---------------------------------------------------------------- figures
@@ -362,7 +415,6 @@ def test_close_while_a_model_listens_gives_rasa_no_turn(workers: ThreadPoolExecu
 
     recognizer = ScriptedRecognizer(before)
     caller = run(scenario, Caller(), recognizer, workers)
-    assert len(recognizer.threads) == 1  # the second utterance was not even classified
     assert caller.heard("started") == caller.heard("rasa") == caller.heard() == []
 
 

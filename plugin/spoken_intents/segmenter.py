@@ -37,8 +37,9 @@ class SegmenterSettings:
             a click does not start one and a stutter of the detector does not prevent one.
         min_speech_duration_ms: See above; a "yes" is about 200 ms of speech.
         min_silence_duration_ms: Silence that ends the utterance.
-        pause_ms: Silence that is reported as a pause, long before the end.
-        speech_pad_ms: Audio kept before the first and after the last speech, so that no soft consonant is lost.
+        pause_ms: Silence that is reported as a pause, long before the end, to classify in advance.
+        speech_pad_ms: Audio kept before the first speech, so that no soft consonant is lost, and after the last
+            (there at most `pause_ms`).
         max_speech_duration_ms: Longest utterance; it is ended here and a new one begins at once.
     """
 
@@ -77,9 +78,13 @@ class SpeechStarted:
 
 @dataclass(frozen=True)
 class SpeechPaused:
-    """Nobody speaks any more since `at_sample`; whether the utterance is over is not known yet."""
+    """Nobody speaks any more since `at_sample`; whether the utterance is over is not known yet.
+
+    `samples` is what the `Utterance` will hold, sample for sample, unless the speech goes on.
+    """
 
     at_sample: int
+    samples: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ class Segmenter:
         self._min_silence = windows(settings.min_silence_duration_ms)
         self._pause = windows(settings.pause_ms)
         self._pad = windows(settings.speech_pad_ms) if settings.speech_pad_ms else 0
+        self._tail = min(self._pad, self._pause)  # what a pause shows is all there will be
         self._max_speech = windows(settings.max_speech_duration_ms)
         start_window = windows(settings.start_window_ms)
         self._flags: Deque[bool] = deque(maxlen=start_window)
@@ -166,7 +172,7 @@ class Segmenter:
         if len(self._windows) >= self._max_speech:
             return self._end_at_limit()
         if silence == self._pause:
-            return [SpeechPaused(self._speech_end * self._size)]
+            return [SpeechPaused(self._speech_end * self._size, self._spoken())]
         return []
 
     def _quiet(self, window: np.ndarray, is_speech: bool) -> List[Event]:
@@ -184,17 +190,24 @@ class Segmenter:
 
     def _end(self, reason: str) -> Utterance:
         assert self._start is not None
-        keep = self._speech_end - self._start + self._pad
         utterance = Utterance(
-            samples=np.concatenate(self._windows[:keep]),
+            samples=self._spoken(),
             start_sample=self._start * self._size,
             speech_end_sample=self._speech_end * self._size,
             end_sample=self._seen * self._size,
             reason=reason,
         )
-        self._before.extend(self._windows[keep:])
+        self._before.extend(self._windows[self._kept() :])
         self._windows, self._start = [], None
         return utterance
+
+    def _kept(self) -> int:
+        """How many of `_windows` belong to the utterance, were it over now."""
+        assert self._start is not None
+        return self._speech_end - self._start + self._tail
+
+    def _spoken(self) -> np.ndarray:
+        return np.concatenate(self._windows[: self._kept()])
 
     def _end_at_limit(self) -> List[Event]:
         """Cuts without losing a window; one more window of speech behind the cut opens the next utterance."""

@@ -3,6 +3,9 @@
     hear() ──▶ segmenter ──▶ queue ──▶ worker: classify in a thread ──▶ hand-off ──▶ Rasa ──▶ listener
     type() ─────────────────▶ queue
 
+A pause is classified at once, in the silence that has to be waited for anyway; the answer counts only if the
+utterance turns out to hold exactly the samples that were classified.
+
 The worker is a task of its own, so a caller who hangs up cannot tear a turn that Rasa already has.
 """
 
@@ -17,7 +20,7 @@ import numpy as np
 
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.recognizer import Recognition, Recognizer
-from spoken_intents.segmenter import Event, Segmenter, SpeechStarted, Utterance
+from spoken_intents.segmenter import Event, Segmenter, SpeechPaused, SpeechStarted, Utterance
 from spoken_intents.utterances import LiveUtterance, hand_off
 
 logger = logging.getLogger(__name__)
@@ -84,6 +87,7 @@ class Listener(Protocol):
 
 Converse = Callable[[Turn], Awaitable[None]]
 _Item = Union[Utterance, str, None]  # None: nothing more comes
+_Ahead = Optional["asyncio.Future[Recognition]"]  # of the utterance, classified while its caller was silent
 
 
 class SpokenSession:
@@ -108,7 +112,8 @@ class SpokenSession:
         self._converse = converse
         self._listener = listener
         self._workers = workers
-        self._queue: "asyncio.Queue[tuple[_Item, float]]" = asyncio.Queue(QUEUED_TURNS)
+        self._queue: "asyncio.Queue[tuple[_Item, float, _Ahead]]" = asyncio.Queue(QUEUED_TURNS)
+        self._ahead: _Ahead = None
         self._closing = False
         self._worker = asyncio.create_task(self._work())
 
@@ -133,25 +138,41 @@ class SpokenSession:
     async def close(self) -> None:
         """Lets the turn that Rasa already has end; cancels everything else."""
         self._closing = True
+        if self._ahead is not None:
+            self._ahead.cancel()
         while not self._queue.empty():
             self._queue.get_nowait()
-        self._queue.put_nowait((None, 0.0))
+        self._queue.put_nowait((None, 0.0, None))
         await self._worker
 
     async def _handle(self, events: List[Event]) -> None:
         for event in events:
             if isinstance(event, SpeechStarted):
                 await self._listener.speech_started()
-            elif isinstance(event, Utterance):
-                await self._put(event)
+            elif isinstance(event, SpeechPaused):
+                self._classify_ahead(event)
+            else:
+                ahead, self._ahead = self._ahead, None
+                # An utterance that did not end in this pause holds other samples.
+                same = ahead is not None and self._ahead_at == event.speech_end_sample
+                await self._put(event, ahead if same else None)
 
-    async def _put(self, item: _Item) -> None:
+    def _classify_ahead(self, pause: SpeechPaused) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()  # speech went on; not begun yet, it is not begun at all
+            self._ahead = None
+        recognizer = self._find_recognizer()
+        if recognizer is not None and not self._closing:
+            self._ahead_at = pause.at_sample
+            self._ahead = asyncio.get_running_loop().run_in_executor(self._workers, recognizer.classify, pause.samples)
+
+    async def _put(self, item: _Item, ahead: _Ahead = None) -> None:
         if not self._closing:
-            await self._queue.put((item, time.perf_counter()))
+            await self._queue.put((item, time.perf_counter(), ahead))
 
     async def _work(self) -> None:
         while True:
-            item, ended_at = await self._queue.get()
+            item, ended_at, ahead = await self._queue.get()
             if item is None:
                 return
             if isinstance(item, str):
@@ -159,16 +180,16 @@ class SpokenSession:
             else:
                 turn = Turn("", utterance=item, ended_at=ended_at, endpoint_delay_ms=item.endpoint_delay_ms)
             try:
-                await self._take(turn)
+                await self._take(turn, ahead)
             except Exception as error:
                 logger.exception("A turn failed.")
                 await self._listener.turn_failed(turn, f"This turn could not be answered ({type(error).__name__}).")
             finally:
                 hand_off.discard(turn.text)
 
-    async def _take(self, turn: Turn) -> None:
+    async def _take(self, turn: Turn, ahead: _Ahead) -> None:
         if turn.utterance is not None:
-            recognition = await self._recognize(turn.utterance)
+            recognition = await self._recognize(turn.utterance, ahead)
             turn.asr_latency_ms = _milliseconds_since(turn.ended_at)
             if recognition is not None and not recognition.is_speech:
                 await self._listener.non_speech(recognition)
@@ -183,11 +204,15 @@ class SpokenSession:
         turn.rasa_processing_latency_ms = _milliseconds_since(began)
         await self._listener.turn_ended(turn)
 
-    async def _recognize(self, utterance: Utterance) -> Optional[Recognition]:
+    async def _recognize(self, utterance: Utterance, ahead: _Ahead) -> Optional[Recognition]:
         """In a thread: the event loop never waits for a model. None when the Rasa model has no recognizer."""
         recognizer = self._find_recognizer()
         if recognizer is None:
             return None
+        if ahead is not None:
+            recognition = await ahead
+            if recognition.model == recognizer.fingerprint:  # else the model was replaced in between
+                return recognition
         return await asyncio.get_running_loop().run_in_executor(self._workers, recognizer.classify, utterance.samples)
 
 

@@ -23,7 +23,8 @@ class Recipe:
         head_learning_rate: Of projector and classifier.
         pooling: What of the encoder's output the classifier gets: ``mean`` or ``statistics``; the latter's classifier
             is fitted on the frozen encoder before fine-tuning begins.
-        spec_augment: Whether short stretches of time and of frequency are blanked out while training.
+        augment: Whether clips are varied while training: tempo, vocal tract, stretches blanked out.
+        frozen_layers: The encoder's convolutions and this many of its first layers stay as they are; 0: all is trained.
         warmup_share: Share of all steps in which the learning rate rises from 0.
         weight_decay: AdamW's.
         max_grad_norm: Gradients are clipped to this norm; 0: not at all.
@@ -37,7 +38,8 @@ class Recipe:
     learning_rate: float = 1e-5
     head_learning_rate: Optional[float] = None
     pooling: str = "mean"
-    spec_augment: bool = False
+    augment: bool = False
+    frozen_layers: int = 0
     warmup_share: float = 0.0
     weight_decay: float = 0.0
     max_grad_norm: float = 0.0
@@ -52,6 +54,7 @@ class Recipe:
         for name in ("learning_rate", "head_learning_rate"):
             rate = getattr(self, name)
             require(rate is None or 0 < rate < 1, f"{name} takes a number between 0 and 1, got {rate}.")
+        require(0 <= self.frozen_layers <= 64, f"frozen_layers takes 0 to 64, got {self.frozen_layers}.")
         require(self.pooling in ("mean", "statistics"), f"pooling takes mean or statistics, got {self.pooling}.")
         for name in ("warmup_share", "non_speech_share", "held_out_share"):
             require(0 <= getattr(self, name) < 1, f"{name} takes 0 to below 1, got {getattr(self, name)}.")
