@@ -5,6 +5,7 @@ python benchmarks/bench.py speed                    # milliseconds for an uttera
 """
 
 import json
+import os
 import platform
 import subprocess
 import tempfile
@@ -38,7 +39,7 @@ def machine() -> Dict[str, Any]:
     return {
         "commit": commit,
         "machine": platform.machine(),
-        "cores": len(__import__("os").sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
     }

@@ -63,12 +63,14 @@ class Assistant:
     Args:
         project: A trained Rasa project.
         actions: Whether to start its action server too.
+        api: Whether to open Rasa's HTTP API (parse, trackers), which asks nobody for a password.
     """
 
-    def __init__(self, project: Path = PROJECT, actions: bool = True) -> None:
+    def __init__(self, project: Path = PROJECT, actions: bool = True, api: bool = False) -> None:
         self.project = project
         self.port = free_port()
-        self._actions = actions
+        self._actions_port = free_port() if actions else None
+        self._api = api
         self._processes: List[subprocess.Popen] = []
 
     @property
@@ -83,12 +85,15 @@ class Assistant:
         self._folder = tempfile.TemporaryDirectory()
         self.log = Path(self._folder.name) / "log.txt"
         environment = {**os.environ, **QUIET, "BANK_DB": str(Path(self._folder.name) / "bank.db")}
+        rasa = [str(BIN / "rasa"), "run", "-i", "127.0.0.1", "-p", str(self.port)]
+        if self._api:
+            rasa.append("--enable-api")
         try:
-            if self._actions:
-                environment["ACTION_PORT"] = str(free_port())
-                server = [sys.executable, str(ROOT / "scripts" / "action_server.py"), environment["ACTION_PORT"]]
-                self._start(server, environment)
-            rasa = [str(BIN / "rasa"), "run", "-i", "127.0.0.1", "-p", str(self.port), "--enable-api"]
+            if self._actions_port:
+                endpoints = Path(self._folder.name) / "endpoints.yml"
+                endpoints.write_text(f"action_endpoint:\n  url: http://127.0.0.1:{self._actions_port}/webhook\n")
+                rasa += ["--endpoints", str(endpoints)]
+                self._start([sys.executable, str(ROOT / "scripts" / "action_server.py"), str(self._actions_port)], environment)
             self._start(rasa, environment)
             self._wait_until_ready()
         except BaseException:
@@ -108,6 +113,10 @@ class Assistant:
         self._processes.clear()
         self._folder.cleanup()
 
+    def alive(self) -> bool:
+        """Whether every process still runs."""
+        return all(process.poll() is None for process in self._processes)
+
     def _start(self, command: List[str], environment: Dict[str, str]) -> None:
         with self.log.open("ab") as log:
             self._processes.append(
@@ -120,18 +129,20 @@ class Assistant:
             for process in self._processes:
                 if process.poll() is not None:
                     raise RuntimeError(f"A server ended with {process.returncode}:\n{self.log_tail()}")
-            health = self._health()
-            if health is not None and health["recognizer"]:
+            if self._answers("/webhooks/voice/").get("recognizer") and self._actions_answer():
                 return
             time.sleep(0.2)
         raise RuntimeError(f"The assistant was not ready after {seconds:.0f} s:\n{self.log_tail()}")
 
-    def _health(self) -> Optional[Dict[str, Any]]:
+    def _actions_answer(self) -> bool:
+        return not self._actions_port or bool(self._answers("/health", self._actions_port))
+
+    def _answers(self, path: str, port: Optional[int] = None) -> Dict[str, Any]:
         try:
-            with urllib.request.urlopen(f"{self.http}/webhooks/voice/", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port or self.port}{path}", timeout=5) as answer:
                 return json.load(answer)
         except (urllib.error.URLError, OSError, ValueError):
-            return None
+            return {}
 
     def log_tail(self, lines: int = 40) -> str:
         """The last lines of what the servers printed."""

@@ -29,6 +29,11 @@ else
   fi
 fi
 
+# uv does not read pip's settings: a registry that only pip knows of is handed on.
+index=${PIP_INDEX_URL:-$(python3 -m pip config get global.index-url 2>/dev/null || true)}
+if [ -n "$index" ]; then export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$index}; fi
+if [ -n "${PIP_CERT:-}" ]; then export SSL_CERT_FILE=${SSL_CERT_FILE:-$PIP_CERT}; fi
+
 # pyenv's shims answer for versions that are not selected; its folder is where the interpreters really are.
 find_python() {
   local candidate
@@ -44,14 +49,12 @@ find_python() {
 
 python=$(find_python)
 echo "Making .venv with Python 3.10 and the locked packages (about 7 GB with PyTorch for CUDA; minutes on a slow line) ..."
-export UV_LINK_MODE=${UV_LINK_MODE:-}
-[ -n "$UV_LINK_MODE" ] || unset UV_LINK_MODE
-"$uv" venv --quiet --clear --python "$python" .venv || {
+rm -rf .venv
+"$uv" venv --quiet --python "$python" .venv || {
   echo "No Python 3.10 was found and none could be fetched. Install one (pyenv install 3.10, or your system's python3.10) and run this again." >&2
   exit 1
 }
 "$uv" pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
 "$uv" pip install --quiet --python .venv/bin/python --no-deps -e .
-.venv/bin/python -m compileall -q .venv/lib/python3.10/site-packages/rasa || true
 echo "$wanted" > "$stamp"
 echo "Set-up took $(( $(date +%s) - began )) s."

@@ -1,7 +1,9 @@
 """Trains the banking assistant if need be, leaves it running, and says how to talk to it. Ctrl-C ends it."""
 
 import signal
+import subprocess
 import sys
+import time
 
 from rich.console import Console
 
@@ -10,13 +12,18 @@ from assistant import Assistant, train
 console = Console(highlight=False)
 
 
-def main() -> None:
+def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    train()
+    try:
+        train()
+    except subprocess.CalledProcessError as error:
+        console.print(f"[bold red]rasa train failed ({error.returncode}); see above.[/]")
+        return 1
     console.print("Starting the action server and Rasa ...")
-    with Assistant() as assistant:
-        console.print(
-            f"""
+    try:
+        with Assistant() as assistant:
+            console.print(
+                f"""
 [bold green]The assistant listens.[/] In another terminal:
 
   by file        .venv/bin/spoken-intents talk --url {assistant.voice} assistant_project/audio/demo/balance.ogg
@@ -29,12 +36,18 @@ The intents were learnt from synthetic voices only: expect it to mishear people.
 
 Ctrl-C ends the assistant. Its log: {assistant.log}
 """
-        )
-        signal.pause()
+            )
+            while assistant.alive():
+                time.sleep(1)
+            console.print("[bold red]The assistant ended by itself.[/] Its last lines:")
+            console.print(assistant.log_tail(), markup=False)
+    except RuntimeError as error:  # it did not come up
+        console.print(str(error), markup=False)
+    return 1
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except KeyboardInterrupt:
         console.print("Ended.")

@@ -2,7 +2,7 @@
 # The assistant's own tests, by Rasa's unmodified commands: data, NLU on the spoken test part, spoken stories.
 set -euo pipefail
 cd "$(dirname "$0")/../assistant_project"
-export PATH="$PWD/../.venv/bin:$PATH" ACTION_PORT=5055
+export PATH="$PWD/../.venv/bin:$PATH"
 export RASA_TELEMETRY_ENABLED=false TF_CPP_MIN_LOG_LEVEL=3 SQLALCHEMY_SILENCE_UBER_WARNING=1
 rasa train
 rasa data validate --fail-on-warnings

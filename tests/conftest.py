@@ -40,7 +40,11 @@ def spoken_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (project / "config.yml").write_text("assistant_id: bot\nrecipe: default.v1\nlanguage: en\n" + blocks["config.yml"])
     voice = yaml.safe_load(blocks["credentials.yml"])
     voice["spoken_intents.channels.voice.VoiceInput"].update(
-        idle_timeout_s=5, max_upload_s=60, max_ahead_s=20, allowed_origins=["https://friend.example"]
+        idle_timeout_ms=5000,
+        max_upload_ms=60_000,
+        max_ahead_ms=20_000,
+        max_messages_per_second=200,
+        allowed_origins=["https://friend.example"],
     )
     (project / "credentials.yml").write_text(yaml.safe_dump({"rest": None, **voice}))
     spoken = yaml.safe_load(blocks["data/spoken.yml"])
@@ -76,5 +80,5 @@ def run_rasa(project: Path, *arguments: str, log: str = "rasa.log", check: bool 
 @pytest.fixture(scope="session")
 def server(spoken_project: Path) -> Iterator[Assistant]:
     """The trained project, running."""
-    with Assistant(spoken_project, actions=False) as assistant:
+    with Assistant(spoken_project, actions=False, api=True) as assistant:
         yield assistant

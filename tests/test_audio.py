@@ -1,6 +1,8 @@
 """Samples: PCM and float, files of every kind, and a resampler that does not care how a stream is cut."""
 
 import io
+import struct
+import tracemalloc
 from pathlib import Path
 from typing import Iterator, List
 
@@ -205,17 +207,73 @@ def test_exactly_the_longest_is_taken_and_one_sample_more_is_not(tmp_path: Path)
         read_audio(tmp_path / "longer.wav", 0.5)
 
 
-def test_ten_minutes_are_refused_without_decoding_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rate, decoded = 8_000, []
-    soundfile.write(tmp_path / "long.flac", np.zeros(600 * rate, dtype=np.int16), rate)
+@pytest.mark.parametrize("rate", [4_000, 11_025, 22_050, 44_101, 96_000, 192_000])
+def test_30_s_at_any_rate_are_at_most_480000_samples(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "clip.flac", np.zeros(30 * rate, dtype=np.int16), rate)
+    assert len(read_audio(tmp_path / "clip.flac", 30)) == 30 * SAMPLE_RATE
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> List[int]:
+    """How many samples each call of soundfile's `read` gave."""
+    lengths: List[int] = []
     original = soundfile.SoundFile.read
 
     def spy(self: soundfile.SoundFile, *args: object, **kwargs: object) -> np.ndarray:
         samples = original(self, *args, **kwargs)
-        decoded.append(len(samples))
+        lengths.append(len(samples))
         return samples
 
     monkeypatch.setattr(soundfile.SoundFile, "read", spy)
+    return lengths
+
+
+def test_ten_minutes_are_refused_without_decoding_them(tmp_path: Path, decoded: List[int]) -> None:
+    rate = 8_000
+    soundfile.write(tmp_path / "long.flac", np.zeros(600 * rate, dtype=np.int16), rate)
     with pytest.raises(AudioError, match="longer than 30 s"):
         read_audio(tmp_path / "long.flac", 30)
     assert 30 * rate < sum(decoded) <= 30 * rate + 1
+
+
+def wav_header(rate: int, channels: int) -> bytes:
+    """A 16-bit WAV with one sample of each channel."""
+    pcm = b"\0\0" * channels
+    form = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2 % 2**32, channels * 2, 16)
+    riff = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(pcm)) + pcm
+    return b"RIFF" + struct.pack("<I", len(riff)) + riff
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "message"),
+    [
+        (3_999, 1, r"its sample rate is 3,999 Hz; 4,000 to 192,000 Hz are taken"),
+        (192_001, 1, r"its sample rate is 192,001 Hz; 4,000 to 192,000 Hz are taken"),
+        (2**31 - 1, 1, r"its sample rate is 2,147,483,647 Hz; 4,000 to 192,000 Hz are taken"),
+        (48_000, 9, r"has 9 channels; 1 to 8 are taken"),
+    ],
+)
+def test_a_header_nobody_records_with_is_refused_before_decoding(
+    decoded: List[int], rate: int, channels: int, message: str
+) -> None:
+    with pytest.raises(AudioError, match=f"The recording: {message}"):
+        read_audio(io.BytesIO(wav_header(rate, channels)), 30, "The recording")
+    assert decoded == []
+
+
+def test_what_is_shorter_than_one_sample_at_16_khz_is_no_audio() -> None:
+    with pytest.raises(AudioError, match=r"holds no audio \(0 samples\)"):
+        read_audio(io.BytesIO(wav_header(192_000, 1)), 30, "The recording")
+
+
+def test_memory_does_not_grow_with_the_channels(tmp_path: Path) -> None:
+    rate, seconds = 192_000, 5
+    soundfile.write(tmp_path / "wide.flac", np.zeros((seconds * rate, 8), dtype=np.int16), rate)
+    tracemalloc.start()
+    try:
+        assert len(read_audio(tmp_path / "wide.flac", 30)) == seconds * SAMPLE_RATE
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    mono_bytes = seconds * rate * 4
+    assert mono_bytes < peak < 4 * mono_bytes  # all at once: more than 8

@@ -199,12 +199,80 @@ def test_pounds(pence, text):
         ("Five hundred pounds", 50_000),
         ("two hundred and fifty", 25_000),
         ("a thousand", 100_000),
-        ("/inform", None),
-        ("as much as possible", None),
+        ("two hundred and thirty pounds", 23_000),
+        ("twenty five hundred", 250_000),
+        ("Twenty-five hundred quid.", 250_000),
+        ("one thousand five hundred", 150_000),
+        ("a thousand and fifty", 105_000),
+        ("nine hundred and ninety nine", 99_900),
+        ("I'd like a hundred pounds a day, please", 10_000),
+        ("Yes, raise it to £ 1,000", 100_000),
+        ("£7.5", 750),
+        ("zero", 0),
     ],
 )
 def test_parse_amount(text, pence):
     assert words.parse_amount(text) == pence
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/inform",
+        "as much as possible",
+        "a pound",
+        "-500",
+        "minus five hundred",
+        "not 500",
+        "500 or 600",
+        "five to six hundred",
+        "raise it by 200",
+        "200 more",
+        "500 pence",
+        "500 dollars",
+        "2k",
+        "1,00",
+        "1.000",
+        "10,00.00",
+        "half a thousand",
+        "two fifty",
+        "one thousand five",  # 1,005 or 1,500
+        "five hundred and",
+        "five hundred pounds fifty",
+        "twenty eleven",
+        "hundred",
+        "zero hundred",
+        "ten thousand",
+        "one hundred thousand",
+        "one hundred two hundred",
+        "five thousand six thousand",
+        "five hundred and zero",
+        "9" * 5000,
+        "to " * 50_000,
+    ],
+)
+def test_never_a_wrong_amount(text):
+    """What is not surely one amount is none: the form asks again."""
+    assert words.parse_amount(text) is None
+
+
+def spelt(number):
+    """The number as a British speaker says it."""
+    if number < 20:
+        return words.NUMBERS[number]
+    if number < 100:
+        tens = words.TENS[number // 10 - 2]
+        return f"{tens} {words.NUMBERS[number % 10]}" if number % 10 else tens
+    size, unit = (1000, "thousand") if number >= 1000 else (100, "hundred")
+    many, rest = divmod(number, size)
+    joint = " and " if rest < 100 else " "
+    return f"{words.NUMBERS[many]} {unit}{joint + spelt(rest) if rest else ''}"
+
+
+def test_every_number_in_words_is_itself():
+    assert [words.parse_amount(spelt(number) + " pounds") for number in range(10_000)] == [100 * n for n in range(10_000)]
+    assert spelt(2_345) == "two thousand three hundred and forty five"
 
 
 # The actions

@@ -1,21 +1,60 @@
-"""The command, run as a user runs it."""
+"""The command, run as a user runs it; and scripts/talk.py, which says how."""
 
+import asyncio
 import csv
 import json
 import subprocess
+import sys
 from pathlib import Path
-from typing import List
+from types import SimpleNamespace
+from typing import Any, Callable, List, Tuple
+from unittest import mock
 
+import numpy as np
 import pytest
+import soundfile
+import talk
+from aiohttp import web
 from conftest import INTENTS
+from rich.text import Text
+from test_client import FAILED, NON_SPEECH, STARTED, Handler, by_audio, heard, refusing, serving, turn
 
 from assistant import BIN, PROJECT, Assistant
+from spoken_intents import client as client_module
+from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents.cli import app, shown
 
 
 def command(*arguments: object, cwd: Path = PROJECT) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [str(BIN / "spoken-intents"), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
     )
+
+
+def called(*arguments: object) -> int:
+    """The exit code of the command, run in this process: for what ends before anything slow is needed."""
+    before, sys.argv = sys.argv, ["spoken-intents", *map(str, arguments)]
+    try:
+        app()
+    except SystemExit as end:
+        return end.code or 0
+    finally:
+        sys.argv = before
+    return 0
+
+
+def called_beside(handler: Handler, *arguments: object) -> int:
+    """`called`, with the URL of a server that plays a script."""
+
+    async def run() -> int:
+        async with serving(handler) as url:
+            return await asyncio.get_running_loop().run_in_executor(None, called, *arguments, "--url", url)
+
+    return asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +80,7 @@ def model(spoken_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         1,
     )
     assert done.returncode == 0, done.stderr
-    assert "held-out clips right" in " ".join(done.stdout.split())
+    assert "held-out clips right" in words(done.stdout)
     return folder / "model"
 
 
@@ -74,7 +113,7 @@ def test_evaluate_takes_nlu_files(model: Path, spoken_project: Path) -> None:
 
 
 def test_classify_prints_a_ranking(model: Path) -> None:
-    done = command("classify", "--model", model, PROJECT / "audio/demo/greet.ogg")
+    done = command("classify", "--model", model, PROJECT / "audio/train/greet/0000.ogg")
     assert done.returncode == 0, done.stderr
     assert "greet" in done.stdout
     assert "%" in done.stdout
@@ -89,23 +128,23 @@ def test_talk_says_files_and_prints_answers(server: Assistant) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "reason"),
     [
         (["train", "nothing.yml", "--out", "x"], "nothing.yml: no such file"),
         (["train", "domain.yml", "--out", "x"], "lists no clip"),
         (["train", "data/nlu_spoken.yml", "--out", "x", "--recipe", "best"], "neither a recipe's name (bundled, reference)"),
         (["train", "data/nlu_spoken.yml", "--out", "x", "--base-model", "no/such/model"], "cannot be loaded"),
         (["train", "data/nlu_spoken.yml", "--out", "x", "--epochs", "0"], "epochs takes 1 to 1000"),
-        (["classify", "--model", "actions", "audio/demo/greet.ogg"], "actions is not a model"),
+        (["classify", "--model", "actions", "audio/demo/balance.ogg"], "actions is not a model"),
         (["talk"], "Name recordings to say, or --mic"),
         (["talk", "domain.yml"], "cannot be read as audio"),
     ],
 )
-def test_errors_say_what_to_do(arguments: List[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_say_what_to_do(arguments: List[str], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     done = command(*arguments)
     assert done.returncode == 1
-    assert words in " ".join(done.stderr.split())
+    assert reason in words(done.stderr)
     assert "Traceback" not in done.stderr
 
 
@@ -113,3 +152,189 @@ def test_help_teaches() -> None:
     assert "talk to a Rasa assistant" in command("--help").stdout
     for name in ("train", "evaluate", "classify", "talk"):
         assert "Usage: spoken-intents " + name in command(name, "--help").stdout
+
+
+# ------------------------------------------------------------------ refused before anything slow begins
+
+
+@pytest.mark.parametrize("below", ["", "below/it"])
+def test_train_wants_a_directory(below: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "taken").write_text("")
+    assert called("train", tmp_path / "no_such_data.csv", "--out", tmp_path / "taken" / below) == 1
+    assert f"{tmp_path}/taken is no directory that can be written to" in words(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["missing/out.json", "."])
+def test_evaluate_wants_a_file_it_can_write(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ("--model", tmp_path / "no_such_model", "--data", tmp_path / "no_such_data.csv", "--json", tmp_path / name)
+    assert called("evaluate", *arguments) == 1
+    assert f"--json {tmp_path / name}: takes a file's name in a directory that is there" in words(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "models/[a]"), "Error: models/[a]: Permission denied."),
+        (OSError("No space left"), "Error: No space left"),
+    ],
+)
+def test_the_systems_errors_are_one_line(
+    error: OSError, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("spoken_intents.cli.Recognizer", fail)
+    assert called("classify", "--model", tmp_path, "clip.ogg") == 1
+    assert capsys.readouterr().err == line + "\n"
+
+
+# ------------------------------------------------------------------ talk, to a server that plays a script
+
+
+@pytest.fixture
+def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(client_module, "SETTLE_S", 0.3)
+    soundfile.write(tmp_path / "said.wav", np.full(SAMPLE_RATE // 2, 0.5), SAMPLE_RATE)  # 25 packets
+    return tmp_path / "said.wav"
+
+
+def test_talk_prints_the_answers_of_every_turn(clip: Path, capsys: pytest.CaptureFixture) -> None:
+    script = {
+        2: [STARTED, NON_SPEECH],
+        5: [STARTED, heard("greet"), *turn("Hello [you]")],
+        15: [STARTED, heard("balance"), FAILED, turn("")[-1]],
+        24: [STARTED],
+        40: [heard("goodbye"), *turn("Bye")],
+    }
+    assert called_beside(by_audio(script), "talk", clip) == 0
+    out = words(capsys.readouterr().out)
+    assert out.endswith(
+        "heard greet 90% Bot: Hello [you] heard balance 90% Error: This turn could not be answered (KeyError). "
+        "heard goodbye 90% Bot: Bye"
+    )
+
+
+def test_talk_says_that_nothing_was_heard(clip: Path, capsys: pytest.CaptureFixture) -> None:
+    assert called_beside(by_audio({5: [STARTED], 10: [NON_SPEECH]}), "talk", clip) == 0
+    assert "no turn: nothing was taken for speech" in words(capsys.readouterr().out)
+
+
+def test_talk_says_why_it_was_refused(clip: Path, capsys: pytest.CaptureFixture) -> None:
+    assert called_beside(refusing, "talk", clip) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "Error: The loaded Rasa model hears nothing.\n"
+    assert "Error" not in captured.out
+
+
+class Microphone:
+    """sounddevice.InputStream, recording as soon as it is open."""
+
+    def __init__(self, rate: int, count: int, channels: int, dtype: str, callback: Callable[..., None]) -> None:
+        self._record = lambda: callback(np.full((count, channels), 0.5, dtype), count, None, None)
+
+    def __enter__(self) -> None:
+        for _ in range(50):
+            self._record()
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+
+def plug_in(monkeypatch: pytest.MonkeyPatch, check: Callable[..., None] = lambda **settings: None) -> None:
+    module = SimpleNamespace(InputStream=Microphone, check_input_settings=check, PortAudioError=RuntimeError)
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+
+
+def test_the_microphone_is_heard_and_answers_are_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    plug_in(monkeypatch)
+    levels: List[Tuple[int, int]] = []
+
+    async def handler(websocket: web.WebSocketResponse) -> None:
+        assert (await websocket.receive_json())["sample_rate"] == SAMPLE_RATE
+        for _ in range(50):
+            pcm = np.frombuffer(await websocket.receive_bytes(), "<i2")
+            levels.append((pcm.min(), pcm.max()))
+        for message in [STARTED, heard("greet"), *turn("Hello")]:
+            await websocket.send_json(message)
+        await websocket.close()
+
+    assert called_beside(handler, "talk", "--mic") == 1
+    captured = capsys.readouterr()
+    assert set(levels) == {(16384, 16384)}
+    assert "heard greet 90% Bot: Hello" in words(captured.out)
+    assert captured.err == "Error: The server hung up.\n"
+
+
+def test_the_microphone_is_told_why_it_was_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    plug_in(monkeypatch)
+    assert called_beside(refusing, "talk", "--mic") == 1
+    assert capsys.readouterr().err == "Error: The loaded Rasa model hears nothing.\n"
+
+
+def test_no_microphone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def check(**settings: Any) -> None:
+        raise RuntimeError("Error querying device -1")
+
+    plug_in(monkeypatch, check)
+    assert called("talk", "--mic") == 1
+    assert "No microphone can be used: Error querying device -1" in words(capsys.readouterr().err)
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert called("talk", "--mic") == 1
+    assert "needs the extra: pip install 'rasa-spoken-intents[mic]'" in words(capsys.readouterr().err)
+
+
+def test_a_bots_words_are_printed_as_they_are() -> None:
+    message = {
+        "response": "[red]10[/] \\[b] [1]",
+        "buttons": [{"title": "[b]Yes[/b]"}, {"title": "No"}],
+        "image": "http://[::1]/x.png",
+        "custom": {"a": ["[i]"]},
+    }
+    assert [Text.from_markup(line).plain for line in shown(message)] == [
+        "[red]10[/] \\[b] [1]",
+        "[[b]Yes[/b]]   [No]",
+        "(picture) http://[::1]/x.png",
+        '{"a": ["[i]"]}',
+    ]
+
+
+# ------------------------------------------------------------------ scripts/talk.py
+
+
+def test_the_talk_script_says_that_training_failed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def fail() -> None:
+        raise subprocess.CalledProcessError(3, ["rasa", "train"])
+
+    monkeypatch.setattr(talk, "train", fail)
+    monkeypatch.setattr(talk.signal, "signal", lambda *_: None)  # pytest keeps its own
+    assert talk.main() == 1
+    assert capsys.readouterr().out == "rasa train failed (3); see above.\n"
+
+
+def test_the_talk_script_ends_with_its_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    polls = iter([True, True, False])
+    stub = mock.MagicMock()
+    stub.__enter__.return_value = SimpleNamespace(
+        http="http://x", voice="ws://x", log=Path("log.txt"), log_tail=lambda: "[the last line]", alive=lambda: next(polls)
+    )
+    monkeypatch.setattr(talk, "train", lambda: None)
+    monkeypatch.setattr(talk, "Assistant", lambda: stub)
+    monkeypatch.setattr(talk.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(talk.time, "sleep", lambda seconds: None)
+    assert talk.main() == 1
+    assert words(capsys.readouterr().out).endswith("The assistant ended by itself. Its last lines: [the last line]")
+    assert list(polls) == []
+
+
+def test_the_talk_script_says_why_the_assistant_did_not_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("A server ended with 1: [log]")
+
+    monkeypatch.setattr(talk, "train", lambda: None)
+    monkeypatch.setattr(talk, "Assistant", fail)
+    monkeypatch.setattr(talk.signal, "signal", lambda *_: None)
+    assert talk.main() == 1
+    assert words(capsys.readouterr().out).endswith("A server ended with 1: [log]")

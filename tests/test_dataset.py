@@ -13,6 +13,7 @@ import soundfile
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import AudioError, DataError
 from spoken_intents.features import log_mel
+from spoken_intents.recognizer import NON_SPEECH
 from spoken_intents_training.dataset import Clip, hold_out, intent_counts, read_clips, read_features, read_samples, require_files
 from spoken_intents_training.sources import base_model_source, bundled_base_models, files_fingerprint, training_fingerprint
 
@@ -108,7 +109,6 @@ def test_examples_without_metadata_or_with_an_odd_one(project: Path) -> None:
     [
         "",
         "nlu:\n",
-        "nlu: words\n",
         "- intent: a\n",
         "rules: []\n",
         "nlu:\n- intent: a\n  examples:\n",
@@ -121,7 +121,23 @@ def test_a_file_that_lists_no_clip_is_refused(project: Path, text: str) -> None:
         read_clips(write(project / "nlu.yml", text))
 
 
-@pytest.mark.parametrize("content", [b"nlu: [\n", b"nlu: \xff\xfe\n"], ids=["not YAML", "not UTF-8"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nlu: 7\n", r"nlu\.yml: `nlu` takes a list of `- intent:` with `examples:`, got 7"),
+        ("nlu: words\n", r"nlu\.yml: `nlu` takes a list of .*, got 'words'"),
+        ("nlu:\n- intent: a\n  examples: 7\n", r"nlu\.yml, intent a: `examples` takes one `|` block .*, got 7"),
+        ("nlu:\n- intent: a\n  examples: {text: x}\n", r"nlu\.yml, intent a: `examples` takes .*, got {'text': 'x'}"),
+    ],
+)
+def test_nlu_of_another_shape_is_refused(project: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_clips(write(project / "nlu.yml", text))
+
+
+@pytest.mark.parametrize(
+    "content", [b"nlu: [\n", b"nlu: \xff\xfe\n", b"nlu: 2024-99-99\n"], ids=["not YAML", "not UTF-8", "no date"]
+)
 def test_a_file_that_is_no_yaml_is_refused(project: Path, content: bytes) -> None:
     (project / "nlu.yml").write_bytes(content)
     with pytest.raises(DataError, match=r"nlu\.yml: not YAML"):
@@ -140,6 +156,26 @@ def test_a_list_of_examples_in_another_form_is_understood_or_refused(project: Pa
 def test_a_file_that_is_not_there(project: Path) -> None:
     with pytest.raises(DataError, match=r"none\.yml: no such file"):
         read_clips(project / "none.yml")
+
+
+@pytest.mark.parametrize("name", ["nlu.yml", "clips.csv"])
+def test_a_path_too_long_for_a_file_is_a_missing_clip(project: Path, name: str) -> None:
+    path = f"audio/{'x' * 300}.wav"
+    text = {"nlu.yml": f"nlu:\n- intent: a\n  examples: |\n    - {path}\n", "clips.csv": f"path,intent\n{path},a\n"}[name]
+    with pytest.raises(DataError, match=rf"1 clip\(s\) missing; nothing was trained:\n  {path} \(intent a\)"):
+        read_clips(write(project / name, text))
+    with pytest.raises(DataError, match="x: no such file"):
+        read_clips(project / ("x" * 300))
+
+
+def test_a_file_that_may_not_be_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    file = write(project / "nlu.yml", BOTH_FORMS)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(DataError, match=r"nlu\.yml: cannot be read \(Permission denied\)"):
+        read_clips(file)
 
 
 def test_a_missing_clip_is_named_with_its_intent(project: Path) -> None:
@@ -183,6 +219,9 @@ def test_paths_of_a_csv_start_beside_it(project: Path, monkeypatch: pytest.Monke
         ("path,intent\naudio/balance/1.wav,balance\naudio/balance/2.wav\n", r"clips\.csv, line 3: path and intent must both"),
         ("path,intent\n,balance\n", "line 2: path and intent must both be given"),
         ("path,intent\n", "lists no clip"),
+        ("path,intent\na.wav,b\0\n", r"clips\.csv, after line 1: not CSV \(line contains NUL\)"),
+        ("path,intent\n" + "x" * 140_000 + ",b\n", r"clips\.csv, after line \d: not CSV \(field larger than field limit"),
+        ("path\0,intent\n", r"clips\.csv, after line 0: not CSV"),
         ("path,intent\naudio/none.wav,balance\n", r"1 clip\(s\) missing; .*\n  audio/none\.wav \(intent balance\)"),
     ],
 )
@@ -254,8 +293,8 @@ def test_a_clip_that_is_too_short_is_named_too(tmp_path: Path) -> None:
 
 def test_the_longest_clip_can_be_used_at_any_rate(tmp_path: Path) -> None:
     for rate in (8_000, 16_000, 44_100):
-        features = read_features([clip(record(tmp_path / f"{rate}.wav", 29.98, rate=rate))], 80)
-        assert features.spectrograms[0].shape == (80, 2998)
+        features = read_features([clip(record(tmp_path / f"{rate}.wav", 30, rate=rate))], 80)
+        assert features.spectrograms[0].shape == (80, 3000)
 
 
 # ---------------------------------------------------------------- holding out
@@ -318,6 +357,12 @@ def test_no_share_holds_nothing_out_and_few_clips_are_all_learnt() -> None:
 def test_intents_are_counted_in_alphabetical_order() -> None:
     clips = [Clip(Path("x.wav"), intent, "") for intent in ("freeze", "balance", "freeze")]
     assert list(intent_counts(clips).items()) == [("balance", 1), ("freeze", 2)]
+
+
+def test_the_label_of_noise_is_no_name_for_an_intent() -> None:
+    clips = [Clip(Path("x.wav"), intent, "") for intent in ("balance", NON_SPEECH)]
+    with pytest.raises(DataError, match=f"An intent is called {NON_SPEECH}, which is reserved"):
+        intent_counts(clips)
 
 
 @pytest.mark.parametrize(

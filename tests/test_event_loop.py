@@ -63,9 +63,8 @@ def base_en(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
 def test_the_loop_goes_on_while_base_en_classifies(base_en: Recognizer) -> None:
     samples = np.random.default_rng(0).standard_normal(16_000 * 40).astype(np.float32) * 0.1
     base_en.classify(samples[: 16_000 * 4])  # warm-up
+    classified = float(np.median([base_en.classify(samples[: 16_000 * 4]).milliseconds for _ in range(3)]))
     listener, stalls = Quiet(), []
-    began = time.perf_counter()
-    classified = base_en.classify(samples[: 16_000 * 4]).milliseconds
 
     async def converse(turn: Turn) -> None: ...
 
@@ -86,11 +85,7 @@ def test_the_loop_goes_on_while_base_en_classifies(base_en: Recognizer) -> None:
             ticking.cancel()
 
     asyncio.run(main())
-    took = (time.perf_counter() - began) * 1000
     assert listener.turns == 10
-    assert took > 5 * classified, "the model did work"
-    # Were it on the loop, at least one stall in every ten ticks' worth of time would last a whole classification.
-    assert np.median(stalls) < classified / 4
-    assert sum(stall > classified * 0.9 for stall in stalls) <= 2, (
-        f"stalls {sorted(stalls)[-5:]}, one classification {classified:.0f} ms"
-    )
+    # Were the model on the loop, the loop would stand still for ten classifications, more than this by far.
+    blocked = sum(stall for stall in stalls if stall > classified / 3)
+    assert blocked < 5 * classified, f"the loop stood still for {blocked:.0f} ms; one classification takes {classified:.0f} ms"

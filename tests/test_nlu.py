@@ -67,11 +67,17 @@ def text_pipeline(folder: Path, clip_names: List[str], classifier: Any, settings
     ("classifier", "settings"),
     [(LogisticRegressionClassifier, {}), (DIETClassifier, {"epochs": 3, "random_seed": 1, "entity_recognition": False})],
 )
-def test_renaming_a_clip_changes_nothing(tmp_path: Path, classifier: Any, settings: Dict[str, Any]) -> None:
+def test_renaming_a_clip_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classifier: Any, settings: Dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     names = (["audio/freeze/1.wav", "audio/freeze/2.wav"], ["audio/balance_money_have/x.ogg", "audio/my/how much.flac"])
     results = []
     for number, clips in enumerate(names):
         (tmp_path / str(number)).mkdir()
+        for clip in clips:
+            Path(clip).parent.mkdir(parents=True, exist_ok=True)
+            Path(clip).touch()
         results.append(text_pipeline(tmp_path / str(number), clips, classifier, settings))
     first, second = results
     assert json.dumps(first, default=float) == json.dumps(second, default=float)
@@ -95,9 +101,13 @@ def test_typed_and_spoken_messages_in_one_pipeline(server: Assistant, spoken_pro
 
 
 def test_a_renamed_clip_is_heard_the_same(server: Assistant, spoken_project: Path) -> None:
-    shutil.copy(spoken_project / "audio/deny/3.ogg", spoken_project / "audio/greet hello hi.ogg")
-    names = ["audio/deny/3.ogg", "audio/greet hello hi.ogg"]
-    first, second = ({**parse(server, name), "text": "", "message_id": ""} for name in names)
+    renamed = spoken_project / "audio/greet hello hi.ogg"
+    shutil.copy(spoken_project / "audio/deny/3.ogg", renamed)
+    try:
+        names = ["audio/deny/3.ogg", "audio/greet hello hi.ogg"]
+        first, second = ({**parse(server, name), "text": "", "message_id": ""} for name in names)
+    finally:
+        renamed.unlink()  # every clip in audio/ counts for Rasa's cache
     assert first == second
 
 
@@ -124,10 +134,20 @@ def spoken_data(*references: str) -> TrainingData:
     return SpokenMessages().process_training_data(data)
 
 
-def test_missing_clips_are_named_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_clips_are_named_before_any_component_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"audio/freeze/1.wav \(intent freeze\)"):
-        component(tmp_path / "m").train(spoken_data("audio/freeze/1.wav", "audio/balance/1.wav"))
+    with pytest.raises(DataError, match=r"(?s)2 clip\(s\) missing.*audio/freeze/1.wav \(intent freeze\)"):
+        spoken_data("audio/freeze/1.wav", "audio/balance/1.wav")
+
+
+def test_spoken_messages_must_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = TrainingData([Message.build(text="audio/freeze/1.wav", intent="freeze")])
+    context = ExecutionContext(GraphSchema({}), "model")
+    storage = LocalModelStorage(tmp_path)
+    tokenizer = WhitespaceTokenizer.create(WhitespaceTokenizer.get_default_config(), storage, Resource("t"), context)
+    with pytest.raises(ConfigError, match="comes first in the pipeline"):
+        SpokenMessages().process_training_data(tokenizer.process_training_data(data))
 
 
 def test_clips_outside_the_audio_directories_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +208,7 @@ def test_what_makes_the_cache_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     seen.append(SpokenIntentClassifier.fingerprint_addon(config))
     shutil.copy(clip, tmp_path / "audio/2.ogg")
     seen.append(SpokenIntentClassifier.fingerprint_addon(config))
+    assert None not in seen
     assert len(set(seen)) == 5
     assert SpokenIntentClassifier.fingerprint_addon({"output": Resource("x")}) is None
 

@@ -412,3 +412,14 @@ def test_streams_share_no_state() -> None:
     after = segment(yes, SegmenterSettings(), WebRtcVad(2))
     assert plain(list(after)) == plain(list(alone))
     assert float_to_pcm16(after[0].samples) == float_to_pcm16(alone[0].samples)
+
+
+def test_a_commit_takes_speech_too_short_to_start_by_itself() -> None:
+    settings = SegmenterSettings(speech_pad_ms=40)
+    segmenter = Segmenter(settings, ScriptedVad("...##"))
+    assert segmenter.push(stream(5)) == []
+    started, utterance = segmenter.flush("commit")
+    assert isinstance(started, SpeechStarted)
+    assert utterance.start_sample == WINDOW, "with the padding before it"
+    assert np.array_equal(utterance.samples, stream(5)[WINDOW:])
+    assert segmenter.flush("commit") == []

@@ -418,6 +418,33 @@ def test_close_while_a_model_listens_gives_rasa_no_turn(workers: ThreadPoolExecu
     assert caller.heard("started") == caller.heard("rasa") == caller.heard() == []
 
 
+def test_an_uploader_who_leaves_while_waiting_does_not_tear_rasas_turn(workers: ThreadPoolExecutor) -> None:
+    answered = []
+
+    async def main() -> None:
+        with_rasa, go_on = asyncio.Event(), asyncio.Event()
+
+        async def converse(turn: Turn) -> None:
+            with_rasa.set()
+            await go_on.wait()
+            answered.append(turn.text)
+
+        session = SpokenSession(Segmenter(SETTINGS, LoudVad()), lambda: ScriptedRecognizer(), converse, Caller(), workers)
+        await session.hear(said(1))
+        handler = asyncio.create_task(session.finish())
+        await with_rasa.wait()
+        handler.cancel()
+        await asyncio.wait([handler])
+        assert handler.cancelled()
+        closing = asyncio.create_task(session.close())
+        await settle()
+        go_on.set()
+        await closing
+
+    asyncio.run(main())
+    assert len(answered) == 1
+
+
 def test_close_of_an_idle_session_returns_at_once(workers: ThreadPoolExecutor) -> None:
     async def scenario(session: SpokenSession) -> None:
         await session.close()

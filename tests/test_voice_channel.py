@@ -16,7 +16,7 @@ from assistant import PROJECT, Assistant
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16, read_audio
 from spoken_intents.channels.voice import VoiceInput
 from spoken_intents.client import VoiceClient
-from spoken_intents.errors import ConfigError, ProtocolError, SpokenIntentsError
+from spoken_intents.errors import ConfigError, ProtocolError
 
 GREET = PROJECT / "audio/train/greet/0000.ogg"
 DENY = PROJECT / "audio/train/deny/0000.ogg"
@@ -146,6 +146,7 @@ BAD = [
     ('{"text": "hi", "commit": true}', "unknown_field", "at a time"),
     ("not json", "bad_json", "JSON"),
     ("[" * 100_000, "bad_json", "JSON"),
+    ('{"sender": "' + "x" * 201 + '"}', "bad_handshake", "1 to 200 characters"),
     ('{"text": "audio/greet/1.ogg"}', "bad_text", "files are not read"),
     ('{"payload": "greet"}', "bad_payload", "begins with /"),
 ]
@@ -173,7 +174,8 @@ def test_pages_of_other_origins_are_refused(server: Assistant) -> None:
             await socket.send_json({"text": "hello"})
             return json.loads((await socket.receive()).data)
 
-    assert run(call("https://evil.example"))["error"]["code"] == "bad_origin"
+    for origin in ("https://evil.example", "http://[", "null"):
+        assert run(call(origin))["error"]["code"] == "bad_origin"
     assert "error" not in run(call(server.http))
     assert "error" not in run(call("https://friend.example"))
 
@@ -208,8 +210,9 @@ def test_other_calls_do_not_notice_abuse(server: Assistant) -> None:
 
             async def send() -> None:
                 try:
-                    while not socket.closed:
+                    for _ in range(20_000):
                         await socket.send_bytes(message())
+                        await asyncio.sleep(0)  # or this loop would never see that it was refused
                 except (ConnectionError, aiohttp.ClientError):
                     pass
 
@@ -220,16 +223,19 @@ def test_other_calls_do_not_notice_abuse(server: Assistant) -> None:
             sender.cancel()
             return code
 
+    async def abuse() -> List[Any]:
+        return await asyncio.gather(vanish(), vanish(), fifty_megabytes(), flood(lambda: bytes(32_000)), flood(lambda: bytes(2)))
+
     async def call() -> None:
         async with VoiceClient(server.voice) as client:
-            abuse = asyncio.gather(
-                vanish(), vanish(), fifty_megabytes(), flood(lambda: bytes(32_000)), flood(lambda: bytes(2))
-            )  # fmt: skip
+            # On a loop of their own: it is the server that must stay fair, not this test's client.
+            abusers = asyncio.create_task(asyncio.to_thread(asyncio.run, abuse()))
             answer = await client.say(greeting)
             assert answer is not None
             assert answer.heard["intent"] == "greet"
             assert answer.texts == [GREETING]
-            _, _, _, too_fast, too_many = await abuse
+            _, _, too_big, too_fast, too_many = await abusers
+            assert too_big in (1009, 1006, None), "refused, or cut off while still sending"
             assert too_fast == "too_fast"
             assert too_many == "too_many_messages"
         await still_answers(server)
@@ -264,7 +270,7 @@ def test_hanging_up_lets_rasas_turn_end(server: Assistant) -> None:
     ("settings", "words"),
     [
         ({"idle_timeout": 3}, "unknown idle_timeout. Allowed: allowed_origins"),
-        ({"idle_timeout_s": 0}, "idle_timeout_s takes more than 0"),
+        ({"idle_timeout_ms": 0}, "idle_timeout_ms takes more than 0"),
         ({"min_silence_duration_ms": "long"}, "min_silence_duration_ms takes a whole number"),
         ({"vad_mode": 4}, "vad_mode takes 0, 1, 2 or 3"),
         ({"allowed_origins": "https://x"}, "allowed_origins takes a list"),
@@ -315,7 +321,7 @@ def test_bad_recordings_are_refused_with_a_reason(server: Assistant, tmp_path: P
         (b"these are words, not audio", 400, "bad_audio", "cannot be read as audio"),
         ((tmp_path / "none.wav").read_bytes(), 400, "bad_audio", "no audio"),
         ((tmp_path / "long.flac").read_bytes(), 400, "bad_audio", "longer than 60 s"),
-        (bytes(26 * 2**20), 413, "too_large", "at most 25 MiB"),
+        (bytes(26 * 2**20), 413, "too_large", "at most 26214400"),
     ]
     for body, status, code, words in cases:
         got, answer = run(post(server, body))
@@ -326,15 +332,6 @@ def test_bad_recordings_are_refused_with_a_reason(server: Assistant, tmp_path: P
 def test_a_silent_recording_has_no_turn(server: Assistant, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(2 * SAMPLE_RATE, dtype=np.float32), SAMPLE_RATE)
     assert run(post(server, (tmp_path / "silent.wav").read_bytes())) == (200, [])
-
-
-def test_nobody_listens(server: Assistant) -> None:
-    async def call() -> None:
-        async with VoiceClient("ws://127.0.0.1:9/webhooks/voice/websocket"):
-            pass
-
-    with pytest.raises(SpokenIntentsError, match="Nobody answers at"):
-        run(call())
 
 
 def test_the_client_raises_what_the_server_refuses(server: Assistant) -> None:

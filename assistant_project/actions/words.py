@@ -2,11 +2,21 @@
 
 import re
 from datetime import date
-from decimal import Decimal
 
 from .bank import Payment
 
-NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+).split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+# A whole sentence about one amount. Whatever else is in it ("not", "by", "or", "pence") may change the amount.
+_SENTENCE = re.compile(
+    r"(?:(?:yes|ok|okay|please|just|i want|i['’]d like|i would like|make it|to|(?:set|raise|change) (?:it|my limit|the limit) to),? )*"
+    r"(?:£ ?)?(?P<amount>[a-z -]+?|(?P<whole>[0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3}){1,2})(?:\.(?P<pence>[0-9]{1,2}))?)"
+    r"(?: ?(?:pounds?|quid))?(?: (?:a|per) day)?(?:,? please)?[.!]?"
+)
 
 
 def pounds(pence: int) -> str:
@@ -26,14 +36,44 @@ def listing(payments: list[Payment]) -> str:
 
 
 def parse_amount(text: str) -> int | None:
-    """The pence in "750", "£1,000.50" or "five hundred pounds"; None when there is no amount."""
-    digits = re.search(r"\d[\d,]*(\.\d{1,2})?", text)
-    if digits:
-        return int(Decimal(digits.group().replace(",", "")) * 100)
-    words = re.search(rf"\b(a|{'|'.join(NUMBERS)}) (hundred|thousand)( and fifty)?", text.lower())
-    if not words:
+    """The pence in "750", "£1,000.50" or "five hundred pounds"; None when the text says anything else as well."""
+    said = _SENTENCE.fullmatch(" ".join(text.lower().split())) if len(text) <= 200 else None
+    if not said:
         return None
-    number, unit, fifty = words.groups()
-    many = 1 if number == "a" else NUMBERS.index(number) + 1
-    whole = many * {"hundred": 100, "thousand": 1000}[unit] + (50 if fifty else 0)
-    return whole * 100
+    if said["whole"]:
+        return int(said["whole"].replace(",", "")) * 100 + int((said["pence"] or "").ljust(2, "0"))
+    whole = _number(re.sub(r"(?<=[a-z])-(?=[a-z])", " ", said["amount"]).split(" "))
+    return None if whole is None else whole * 100
+
+
+def _number(words: list[str]) -> int | None:
+    """0 to 9,999 as English says it ("a thousand and fifty", "twenty five hundred"); None for all else."""
+    for unit, size, most in (("thousand", 1000, 9), ("hundred", 100, 99)):
+        if unit in words:
+            before, after = words[: words.index(unit)], words[words.index(unit) + 1 :]
+            many = 1 if before == ["a"] else _below_hundred(before)
+            if many is None or not 1 <= many <= most:
+                return None
+            return many * size if not after else _added(many * size, size, after)
+    return _below_hundred(words)
+
+
+def _added(large: int, size: int, words: list[str]) -> int | None:
+    """`large` and what is said after it; "one thousand five" is nothing, as it may be 1,005 or 1,500."""
+    joined = words[0] == "and"
+    small = _number(words[1:] if joined else words)
+    if small is None or not 0 < small < size or (size == 1000 and small < 100 and not joined):
+        return None
+    return large + small
+
+
+def _below_hundred(words: list[str]) -> int | None:
+    if len(words) == 1 and words[0] in NUMBERS:
+        return NUMBERS.index(words[0])
+    if words and words[0] in TENS:
+        tens = 20 + 10 * TENS.index(words[0])
+        if len(words) == 1:
+            return tens
+        if len(words) == 2 and words[1] in NUMBERS[1:10]:
+            return tens + NUMBERS.index(words[1])
+    return None

@@ -14,6 +14,9 @@ from spoken_intents.errors import AudioError
 
 SAMPLE_RATE = 16_000  # Hz; Whisper's, and one of webrtcvad's
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+MIN_FILE_RATE, MAX_FILE_RATE = 4_000, 192_000  # Hz; what recorders write. A header can claim a million times more.
+MAX_FILE_CHANNELS = 8
+BLOCK_SAMPLES = 65_536  # decoded at a time, of each channel
 
 
 def pcm16_to_float(pcm: bytes) -> np.ndarray:
@@ -33,34 +36,57 @@ def float_to_pcm16(samples: np.ndarray) -> bytes:
 
 
 def read_audio(source: Union[str, Path, BinaryIO], max_seconds: float, name: str = "") -> np.ndarray:
-    """A whole recording as float32 mono at 16 kHz, shape (samples,).
+    """A whole recording as float32 mono at 16 kHz, shape (samples,). The mean of its channels, where there are more.
+
+    Memory is bounded by `max_seconds` of one channel at the file's rate, whatever its header claims.
 
     Args:
         max_seconds: Longer recordings are refused before more than this is decoded.
         name: What to call the recording in messages; the path when left out.
 
     Raises:
-        AudioError: Unreadable, not audio, empty, or longer than `max_seconds`.
+        AudioError: Unreadable, not audio, empty, longer than `max_seconds`, a sample rate outside 4,000 to
+            192,000 Hz, or more than 8 channels.
     """
     name = name or str(source)
     try:
         with soundfile.SoundFile(source) as file:
-            # A header may lie about the length, so the read itself is bounded too.
-            samples = file.read(int(max_seconds * file.samplerate) + 1, dtype="float32", always_2d=True)
             sample_rate = file.samplerate
+            _refuse_header(file, name)
+            mono = _read_mono(file, int(max_seconds * sample_rate) + 1)
     except (soundfile.LibsndfileError, OSError) as error:
         reason = str(getattr(error, "error_string", error)).rstrip(".")  # libsndfile's words, without the path once more
         raise AudioError(f"{name}: cannot be read as audio ({reason}). WAV, FLAC, Ogg and MP3 are understood.") from None
-    if len(samples) > max_seconds * sample_rate:
+    if len(mono) > max_seconds * sample_rate:
         raise AudioError(f"{name}: longer than {max_seconds:g} s, the most that is taken here. Cut it into utterances.")
-    if len(samples) == 0:
-        raise AudioError(f"{name}: holds no audio (0 samples).")
-    mono = samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise AudioError(f"{name}: holds samples that are no numbers.")
-    if sample_rate == SAMPLE_RATE:
-        return mono
-    return soxr.resample(mono, sample_rate, SAMPLE_RATE).astype(np.float32)
+    if len(mono) and sample_rate != SAMPLE_RATE:
+        mono = soxr.resample(mono, sample_rate, SAMPLE_RATE).astype(np.float32, copy=False)
+    if len(mono) == 0:  # also what is shorter than one sample at 16 kHz
+        raise AudioError(f"{name}: holds no audio (0 samples).")
+    return mono
+
+
+def _refuse_header(file: soundfile.SoundFile, name: str) -> None:
+    if not MIN_FILE_RATE <= file.samplerate <= MAX_FILE_RATE:
+        raise AudioError(
+            f"{name}: its sample rate is {file.samplerate:,} Hz; {MIN_FILE_RATE:,} to {MAX_FILE_RATE:,} Hz are taken. Resample it."
+        )
+    if file.channels > MAX_FILE_CHANNELS:
+        raise AudioError(f"{name}: has {file.channels} channels; 1 to {MAX_FILE_CHANNELS} are taken. Mix it down.")
+
+
+def _read_mono(file: soundfile.SoundFile, most: int) -> np.ndarray:
+    """At most `most` samples, block by block: a header may lie about the length, and channels add up."""
+    blocks = [np.zeros(0, dtype=np.float32)]
+    while most > 0:
+        block = file.read(min(BLOCK_SAMPLES, most), dtype="float32", always_2d=True)
+        if len(block) == 0:
+            break
+        blocks.append(block.mean(axis=1))
+        most -= len(block)
+    return np.concatenate(blocks)
 
 
 class StreamingResampler:

@@ -3,18 +3,20 @@
 import asyncio
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any, List, Optional
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from spoken_intents.audio import SAMPLE_RATE, read_audio
-from spoken_intents.client import CHUNK_SAMPLES, DEFAULT_URL, Message, VoiceClient
-from spoken_intents.errors import ConfigError, SpokenIntentsError
+from spoken_intents.client import DEFAULT_URL, PACKET_SAMPLES, Message, VoiceClient
+from spoken_intents.errors import ConfigError, ProtocolError, SpokenIntentsError
 from spoken_intents.features import MAX_SAMPLES
 from spoken_intents.recognizer import Recognizer
 
@@ -30,12 +32,15 @@ MODEL = typer.Option(..., help="A model's directory: what [bold]train --out[/] w
 
 
 def app() -> None:
-    """Runs the command; an error of ours becomes one sentence and exit code 1."""
+    """Runs the command; an error of ours, or of a file or the network, becomes one sentence and exit code 1."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         typed()
-    except SpokenIntentsError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+    except (SpokenIntentsError, OSError) as error:
+        said = str(error)
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            said = f"{error.filename}: {error.strerror}."
+        Console(stderr=True).print(f"[bold red]Error:[/] {escape(said)}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
@@ -57,17 +62,21 @@ def train(
 
     [dim]spoken-intents train data/nlu_spoken.yml --base-model whisper-mini --recipe bundled --out my_model[/]
     """
+    existing = next(path for path in (out, *out.parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise ConfigError(f"--out {out}: {existing} is no directory that can be written to. Name another.")
     from spoken_intents_training.dataset import read_clips
     from spoken_intents_training.recipe import load_recipe
 
-    try:
+    chosen = load_recipe(recipe, **({} if epochs is None else {"epochs": epochs}))
+    clips = [clip for clip in read_clips(data) if clip.split != "test"]
+    try:  # last: PyTorch takes long to load
         from spoken_intents_training.finetune import train as finetune
     except ImportError as error:
         raise ConfigError(f"Training needs the extra: pip install 'rasa-spoken-intents[train]' ({error}).") from None
-    chosen = load_recipe(recipe, **({} if epochs is None else {"epochs": epochs}))
-    clips = [clip for clip in read_clips(data) if clip.split != "test"]
     described = finetune(clips, base_model, chosen, out)
-    console.print(f"{out}: {len(described['labels']) - 1} intents. Next: spoken-intents evaluate --model {out} --data ...")
+    name = escape(str(out))
+    console.print(f"{name}: {len(described['labels']) - 1} intents. Next: spoken-intents evaluate --model {name} --data ...")
 
 
 @typed.command()
@@ -78,6 +87,8 @@ def evaluate(
     json_file: Optional[Path] = typer.Option(None, "--json", help="Write the figures and every wrong clip here."),
 ) -> None:
     """Measure a model on clips it was not trained on: accuracy, macro-F1, a table by intent."""
+    if json_file and (json_file.is_dir() or not os.access(json_file.parent, os.W_OK)):
+        raise ConfigError(f"--json {json_file}: takes a file's name in a directory that is there and can be written to.")
     from spoken_intents_training.dataset import read_clips
     from spoken_intents_training.evaluate import evaluate as measure
 
@@ -106,11 +117,11 @@ def classify(
     recognizer = Recognizer(model)
     for file in files:
         recognition = recognizer.classify(read_audio(file, MAX_SAMPLES / SAMPLE_RATE))
-        table = Table(title=_escaped(str(file)), box=None, title_justify="left", show_header=False)
+        table = Table(title=escape(str(file)), box=None, title_justify="left", show_header=False)
         if not recognition.is_speech:
             table.add_row("(no speech)", f"{recognition.non_speech:.1%}")
         for intent, confidence in recognition.ranking[:top]:
-            table.add_row(intent, f"{confidence:.1%}", "█" * round(30 * confidence))
+            table.add_row(escape(intent), f"{confidence:.1%}", "█" * round(30 * confidence))
         console.print(table)
 
 
@@ -137,24 +148,34 @@ async def _talk_by_files(files: List[Path], url: str, sender: str) -> None:
     recordings = [(file, read_audio(file, 300)) for file in files]
     async with VoiceClient(url, _print_message, sender) as client:
         for file, samples in recordings:
-            console.print(f"[bold]You:[/] {_escaped(str(file))} ({len(samples) / SAMPLE_RATE:.1f} s)")
-            if await client.say(samples) is None:
+            console.print(f"[bold]You:[/] {escape(str(file))} ({len(samples) / SAMPLE_RATE:.1f} s)")
+            if not await client.play(samples):
                 console.print("[dim]     no turn: nothing was taken for speech[/]")
 
 
 async def _talk_by_mic(url: str, sender: str) -> None:
     sounddevice = _sounddevice()
     loop = asyncio.get_running_loop()
-    chunks: "asyncio.Queue[Any]" = asyncio.Queue()
+    blocks: "asyncio.Queue[Any]" = asyncio.Queue()
 
-    def recorded(chunk: Any, count: int, clock: Any, status: Any) -> None:
-        loop.call_soon_threadsafe(chunks.put_nowait, chunk[:, 0].copy())
+    def recorded(block: Any, count: int, clock: Any, status: Any) -> None:
+        loop.call_soon_threadsafe(blocks.put_nowait, block[:, 0].copy())
 
-    async with VoiceClient(url, _print_message, sender) as client:
-        with sounddevice.InputStream(SAMPLE_RATE, CHUNK_SAMPLES, channels=1, dtype="float32", callback=recorded):
+    async def send() -> None:
+        while True:
+            await client.send_audio(await blocks.get())
+
+    async with VoiceClient(url, sender=sender) as client:
+        with sounddevice.InputStream(SAMPLE_RATE, PACKET_SAMPLES, channels=1, dtype="float32", callback=recorded):
             console.print("Speak. Ctrl-C hangs up.")
-            while True:
-                await client.send_audio(await chunks.get())
+            sending = asyncio.create_task(send())
+            try:
+                async for message in client.messages():
+                    _print_message(message)
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)  # what broke the line, `messages` has said
+    raise ProtocolError("closed", "The server hung up.")
 
 
 def _sounddevice() -> Any:
@@ -173,22 +194,20 @@ def _sounddevice() -> Any:
 
 def _print_message(message: Message) -> None:
     if message.get("trace_event") == "transcript":
-        console.print(f"     heard [bold cyan]{message['intent']}[/] {message['confidence']:.0%}")
+        console.print(f"     heard [bold cyan]{escape(message['intent'])}[/] {message['confidence']:.0%}")
+    if message.get("error", {}).get("code") == "turn_failed":  # every other error ends the call and is raised
+        console.print(f"[bold red]Error:[/] {escape(message['error']['message'])}", highlight=False)
     for line in shown(message):
         console.print(f"[bold green]Bot:[/] {line}")
 
 
 def shown(message: Message) -> List[str]:
     """A bot message's lines for a terminal; none for events and markers."""
-    lines = [_escaped(message["response"])] if "response" in message else []
+    lines = [escape(message["response"])] if "response" in message else []
     if message.get("buttons"):
-        lines.append("   ".join(f"\\[{_escaped(button['title'])}]" for button in message["buttons"]))
+        lines.append("   ".join(f"\\[{escape(button['title'])}]" for button in message["buttons"]))
     if "image" in message:
-        lines.append(f"(picture) {_escaped(message['image'])}")
+        lines.append(f"(picture) {escape(message['image'])}")
     if "custom" in message:
-        lines.append(_escaped(json.dumps(message["custom"])))
+        lines.append(escape(json.dumps(message["custom"])))
     return lines
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")

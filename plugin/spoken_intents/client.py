@@ -1,6 +1,7 @@
 """A caller of the voice channel: streams audio in real time and gathers what comes back. aiohttp only."""
 
 import asyncio
+import itertools
 import json
 import time
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ import numpy as np
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16
 from spoken_intents.errors import ProtocolError, SpokenIntentsError
 
-CHUNK_SAMPLES = SAMPLE_RATE // 50  # 20 ms, as a telephone sends
+PACKET_SAMPLES = SAMPLE_RATE // 50  # 20 ms, as a telephone sends
 DEFAULT_URL = "ws://127.0.0.1:5005/webhooks/voice/websocket"
+SETTLE_S = 2.0  # after a recording: a server that has reported no more speech by then heard none
+INBOX_MESSAGES = 1000  # kept for `VoiceClient.messages`; on_message gets all
 
 Message = Dict[str, Any]
 
@@ -27,13 +30,15 @@ class Answer:
         messages: The bot's messages, in order.
         latency: The server's figures, in milliseconds.
         answered_after_ms: From the end of speech (or of typing) to the bot's first message, by our clock;
-            None when the bot said nothing.
+            None when the bot said nothing, and in a recording of several turns.
+        error: Why the server could not answer this turn; None when it could.
     """
 
     heard: Optional[Message] = None
     messages: List[Message] = field(default_factory=list)
     latency: Dict[str, float] = field(default_factory=dict)
     answered_after_ms: Optional[float] = None
+    error: Optional[ProtocolError] = None
 
     @property
     def texts(self) -> List[str]:
@@ -42,7 +47,7 @@ class Answer:
 
 
 class VoiceClient:
-    """One call. Use as an async context manager.
+    """One call. Use as an async context manager; one method at a time, but for `send_audio` beside `messages`.
 
     Args:
         url: Of the voice WebSocket.
@@ -51,7 +56,7 @@ class VoiceClient:
 
     Raises:
         SpokenIntentsError: Nobody listens at `url`.
-        ProtocolError: (from every method) the server refused something.
+        ProtocolError: (from every method) the server refused something, or hung up.
     """
 
     def __init__(
@@ -60,7 +65,8 @@ class VoiceClient:
         self._url = url
         self._on_message = on_message
         self._sender = sender
-        self._inbox: "asyncio.Queue[Optional[Message]]" = asyncio.Queue()
+        self._inbox: "asyncio.Queue[Optional[Message]]" = asyncio.Queue(INBOX_MESSAGES)
+        self._refusal: Optional[ProtocolError] = None
 
     async def __aenter__(self) -> "VoiceClient":
         self._http = aiohttp.ClientSession()
@@ -71,11 +77,15 @@ class VoiceClient:
             raise SpokenIntentsError(
                 f"Nobody answers at {self._url} ({error}). Is `rasa run` up, with the voice channel?"
             ) from None
+        self._reader = asyncio.create_task(self._read())
         handshake: Message = {"sample_rate": SAMPLE_RATE}
         if self._sender:
             handshake["sender"] = self._sender
-        await self._socket.send_str(json.dumps(handshake))
-        self._reader = asyncio.create_task(self._read())
+        try:
+            await self._send(json.dumps(handshake))
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *error: Any) -> None:
@@ -84,99 +94,190 @@ class VoiceClient:
         await self._http.close()
 
     async def say(self, samples: np.ndarray, patience_s: float = 10.0) -> Optional[Answer]:
-        """Streams an utterance (float32, 16 kHz) in real time, then silence, until it is answered.
+        """Streams one utterance (float32, 16 kHz) in real time, then silence, until it is answered.
 
         Returns:
-            The answer, or None when the server dropped it as no speech, or nothing came for `patience_s` after its end.
+            The answer to the first turn heard. None when the server took nothing for speech, or when it sent nothing
+            for `patience_s` after the end of the samples.
         """
-        speech_end = end_of_speech(samples)
-        line = asyncio.create_task(self._stream(samples, speech_end, patience_s))
-        try:
-            answer, first_at = await self._answer(len(samples) / SAMPLE_RATE + patience_s)
-        finally:
-            line.cancel()
-            try:
-                await line
-            except asyncio.CancelledError:
-                pass
-        if answer and first_at is not None:
-            answer.answered_after_ms = (first_at - self._speech_ended_at) * 1000
-        return answer
+        began = time.perf_counter()
+        answers = await self._play(samples, patience_s, began, began + end_of_speech(samples) / SAMPLE_RATE)
+        return _first(answers)
+
+    async def play(self, samples: np.ndarray, patience_s: float = 10.0) -> List[Answer]:
+        """Streams a whole recording (float32, 16 kHz) in real time, then silence, until all its turns are answered.
+
+        Returns:
+            An answer for each turn, in order; one that failed has its `error`. Empty when nothing was taken for speech.
+            What is still not answered when the server sent nothing for `patience_s` is left out.
+        """
+        return await self._play(samples, patience_s, time.perf_counter(), None)
 
     async def type(self, text: str, patience_s: float = 10.0) -> Optional[Answer]:
         """Sends a typed turn, or a button's payload (begins with /), and waits for its answer."""
+        self._forget()
         began = time.perf_counter()
-        await self._socket.send_str(json.dumps({"payload" if text.startswith("/") else "text": text}))
-        answer, first_at = await self._answer(patience_s)
-        if answer and first_at is not None:
-            answer.answered_after_ms = (first_at - began) * 1000
-        return answer
+        await self._send(json.dumps({"payload" if text.startswith("/") else "text": text}))
+        return _first(await self._gather(began, patience_s, began, pending=1))
 
-    async def send_audio(self, chunk: np.ndarray) -> None:
+    async def send_audio(self, samples: np.ndarray) -> None:
         """Sends samples (float32, 16 kHz) as they are, for a microphone."""
-        await self._socket.send_bytes(float_to_pcm16(chunk))
+        await self._send(float_to_pcm16(samples))
 
     async def messages(self) -> AsyncIterator[Message]:
-        """The server's messages until it hangs up."""
+        """The server's messages until it hangs up, from the oldest of the last `INBOX_MESSAGES` not yet read.
+
+        Raises:
+            ProtocolError: The server refused something; else its hanging up is the end.
+        """
         while True:
-            message = await self._inbox.get()
-            if message is None:
+            try:
+                message = await self._next()
+            except ProtocolError:
+                if self._refusal:
+                    raise
                 return
             yield message
 
-    async def _stream(self, samples: np.ndarray, speech_end: int, patience_s: float) -> None:
-        silence = np.zeros(int(patience_s * SAMPLE_RATE), dtype=np.float32)
-        line = np.concatenate([samples, silence])
-        began = time.perf_counter()
-        self._speech_ended_at = began + speech_end / SAMPLE_RATE
-        for start in range(0, len(line), CHUNK_SAMPLES):
-            ahead = began + (start + CHUNK_SAMPLES) / SAMPLE_RATE - time.perf_counter()
-            await asyncio.sleep(max(0.0, ahead))  # a chunk exists once its last sample was spoken
-            await self.send_audio(line[start : start + CHUNK_SAMPLES])
+    async def _play(self, samples: np.ndarray, patience_s: float, began: float, one_ends_at: Optional[float]) -> List[Answer]:
+        self._forget()
+        line = asyncio.create_task(self._stream(samples, began))
+        try:
+            return await self._gather(began + len(samples) / SAMPLE_RATE, patience_s, one_ends_at)
+        finally:
+            line.cancel()
+            await asyncio.gather(line, return_exceptions=True)  # a line that broke: `_gather` has said so
 
-    async def _answer(self, timeout_s: float) -> Any:
-        """(Answer or None, when its first message came)."""
-        answer, first_at = Answer(), None
-        deadline = time.perf_counter() + timeout_s
+    async def _stream(self, samples: np.ndarray, began: float) -> None:
+        """Sends the samples, then silence until it is cancelled."""
+        for start in itertools.count(0, PACKET_SAMPLES):
+            ahead = began + (start + PACKET_SAMPLES) / SAMPLE_RATE - time.perf_counter()
+            await asyncio.sleep(max(0.0, ahead))  # a packet exists once its last sample was spoken
+            packet = samples[start : start + PACKET_SAMPLES]
+            await self.send_audio(np.pad(packet, (0, PACKET_SAMPLES - len(packet))))
+
+    async def _gather(self, over_at: float, patience_s: float, one_ends_at: Optional[float], pending: int = 0) -> List[Answer]:
+        """The answers that come until nothing is pending any more.
+
+        Args:
+            over_at: When everything is said, by ``time.perf_counter``.
+            one_ends_at: When the one turn that is wanted is said; None to wait for all there may be.
+            pending: Turns sent so far that are not answered.
+        """
+        answers: List[Answer] = []
+        answer, last_at = Answer(), over_at
         while True:
+            if pending:
+                deadline = max(over_at, last_at) + patience_s
+            elif answers and one_ends_at is not None:
+                deadline = one_ends_at
+            else:
+                deadline = max(over_at, last_at) + min(SETTLE_S, patience_s)
             try:
-                message = await asyncio.wait_for(self._inbox.get(), deadline - time.perf_counter())
+                message = await self._next(deadline)
             except asyncio.TimeoutError:
-                return None, None
-            if message is None:
-                raise ProtocolError("closed", "The server hung up.")
-            if "error" in message:
-                raise ProtocolError(message["error"].get("code", ""), message["error"].get("message", ""))
+                return answers
+            last_at = time.perf_counter()
             event = message.get("trace_event")
-            if event == "transcript":
+            if "error" in message:
+                answer.error = _error_in(message)
+                if answer.error.code != "turn_failed":  # which alone leaves the call open: its final marker follows
+                    raise answer.error
+            elif event == "user_speaking_start":
+                pending += 1
+            elif event == "transcript":
                 answer.heard = message
             elif event == "non_speech":
-                return None, None
+                pending = max(0, pending - 1)
             elif message.get("final"):
+                pending = max(0, pending - 1)
                 answer.latency = message.get("latency", {})
-                return answer, first_at
+                answers.append(answer)
+                answer = Answer()
             elif event is None and "marker" not in message:
-                first_at = first_at or time.perf_counter()
+                if not answer.messages and one_ends_at is not None and last_at >= one_ends_at:
+                    answer.answered_after_ms = (last_at - one_ends_at) * 1000
                 answer.messages.append(message)
+
+    async def _send(self, message: "str | bytes") -> None:
+        try:
+            await (self._socket.send_bytes(message) if isinstance(message, bytes) else self._socket.send_str(message))
+        except (ConnectionError, aiohttp.ClientError):
+            await asyncio.wait({self._reader}, timeout=1)  # the server's reason may still be on its way
+            raise self._hung_up() from None
+
+    async def _next(self, deadline: Optional[float] = None) -> Message:
+        """The next message; a TimeoutError when none has come by `deadline`, a ProtocolError when none can come."""
+        if self._inbox.empty():
+            timeout = None if deadline is None else deadline - time.perf_counter()
+            message = await asyncio.wait_for(self._inbox.get(), timeout)
+        else:
+            message = self._inbox.get_nowait()
+        if message is None:
+            self._keep(None)  # whoever asks again is told again
+            raise self._hung_up()
+        return message
+
+    def _forget(self) -> None:
+        """What came before a turn is no answer to it."""
+        while not self._inbox.empty():
+            self._inbox.get_nowait()
+        if self._reader.done():
+            self._keep(None)
+
+    def _keep(self, message: Optional[Message]) -> None:
+        if self._inbox.full():
+            self._inbox.get_nowait()
+        self._inbox.put_nowait(message)
+
+    def _hung_up(self) -> ProtocolError:
+        code = self._socket.close_code
+        return self._refusal or ProtocolError("closed", f"The server hung up (WebSocket close code {code}).")
 
     async def _read(self) -> None:
         try:
-            async for frame in self._socket:
-                if frame.type is aiohttp.WSMsgType.TEXT:
-                    message = json.loads(frame.data)
+            async for received in self._socket:
+                if received.type is aiohttp.WSMsgType.TEXT:
+                    message = _parsed(received.data)
+                    if "error" in message and _error_in(message).code != "turn_failed":
+                        self._refusal = _error_in(message)
                     self._on_message(message)
-                    self._inbox.put_nowait(message)
+                    self._keep(message)
+        except ProtocolError as error:
+            self._refusal = error
+            await self._socket.close()
         finally:
-            self._inbox.put_nowait(None)
+            self._keep(None)
+
+
+def _first(answers: List[Answer]) -> Optional[Answer]:
+    """The first answer, None without one; raises what made it fail."""
+    if answers and answers[0].error:
+        raise answers[0].error
+    return answers[0] if answers else None
+
+
+def _parsed(text: str) -> Message:
+    try:
+        message = json.loads(text)
+    except ValueError:
+        message = None
+    if not isinstance(message, dict):
+        raise ProtocolError("bad_json", f"The server sent {text[:80]!r}, which is no JSON object. Is this a voice channel?")
+    return message
+
+
+def _error_in(message: Message) -> ProtocolError:
+    return ProtocolError(message["error"].get("code", ""), message["error"].get("message", ""))
 
 
 def end_of_speech(samples: np.ndarray) -> int:
     """Where the last sound of a quiet recording ends, in samples: the last 10 ms within 30 dB of the loudest."""
-    window = SAMPLE_RATE // 100
-    count = len(samples) // window
-    levels = np.sqrt(np.mean(samples[: count * window].reshape(count, window) ** 2, axis=1))
+    step = SAMPLE_RATE // 100
+    count = len(samples) // step
+    levels = np.sqrt(np.mean(samples[: count * step].reshape(count, step) ** 2, axis=1))
     return (
-        int((np.flatnonzero(levels > levels.max() * 10 ** (-30 / 20))[-1] + 1) * window)
+        int((np.flatnonzero(levels > levels.max() * 10 ** (-30 / 20))[-1] + 1) * step)
         if count and levels.max() > 0
         else len(samples)
     )

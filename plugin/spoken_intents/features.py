@@ -1,8 +1,8 @@
 """Waveform -> log-mel, equal to Whisper's own on every frame that covers the utterance.
 
 Padding convention: as in Whisper, the first window is centred on sample 0 over a mirrored start, and the
-utterance is followed by zeros. Whisper's 3000 frames of a 30 s window go on into those zeros; ours end with
-the utterance, after ``ceil(samples / 160)`` frames.
+utterance is followed by zeros up to 30 s, where Whisper's window ends and is mirrored too. Whisper's 3000 frames
+of that window go on into the zeros; ours end with the utterance, after ``ceil(samples / 160)`` frames.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from spoken_intents.errors import AudioError
 N_FFT = 400  # 25 ms
 HOP_SAMPLES = 160  # 10 ms between frames
 MAX_FRAMES = 3000  # 30 s: where Whisper's position table ends
-MAX_SAMPLES = MAX_FRAMES * HOP_SAMPLES - N_FFT // 2  # so that zeros, never a mirror, follow the last one
+MAX_SAMPLES = MAX_FRAMES * HOP_SAMPLES
 MIN_SAMPLES = 2 * HOP_SAMPLES  # one position of the encoder, and enough to mirror
 
 
@@ -48,7 +48,9 @@ def log_mel(samples: np.ndarray, n_mels: int = 80) -> np.ndarray:
     half = N_FFT // 2
     padded[:half] = samples[half:0:-1]
     behind = padded[half:]
-    behind[: len(samples)] = samples[: len(behind)]
+    behind[: len(samples)] = samples
+    mirrored = max(len(behind) - MAX_SAMPLES, 0)  # of a full window, the last frame alone looks beyond its end
+    behind[len(behind) - mirrored :] = behind[MAX_SAMPLES - mirrored - 1 : MAX_SAMPLES - 1][::-1]
     windows = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_SAMPLES]
     power = np.abs(np.fft.rfft(windows * _hann(), axis=1)) ** 2
     log = np.log10(np.maximum(_mel_filters(n_mels) @ power.T, 1e-10))

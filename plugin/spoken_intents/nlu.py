@@ -14,6 +14,7 @@ from rasa.engine.graph import ExecutionContext, GraphComponent
 from rasa.engine.recipes.default_recipe import DefaultV1Recipe
 from rasa.engine.storage.resource import Resource
 from rasa.engine.storage.storage import ModelStorage
+from rasa.nlu.constants import TOKENS_NAMES
 from rasa.shared.nlu.constants import ENTITIES, INTENT, INTENT_RANKING_KEY, METADATA, TEXT
 from rasa.shared.nlu.training_data.message import Message
 from rasa.shared.nlu.training_data.training_data import TrainingData
@@ -21,7 +22,7 @@ from rasa.shared.nlu.training_data.training_data import TrainingData
 from spoken_intents import recognizer as recognizers
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.config import settings_from
-from spoken_intents.errors import DataError
+from spoken_intents.errors import ConfigError, DataError
 from spoken_intents.features import MAX_SAMPLES
 from spoken_intents.recognizer import Recognition, Recognizer
 from spoken_intents.utterances import LIVE, hand_off, is_audio_reference, resolve
@@ -50,10 +51,18 @@ class SpokenMessages(GraphComponent):
         return cls()
 
     def process_training_data(self, training_data: TrainingData) -> TrainingData:
-        """Spoken examples lose their text: text classifiers skip them."""
+        """Spoken examples lose their text: text classifiers skip them.
+
+        Raises:
+            DataError: A clip is missing; said here, before any component spends minutes on training.
+            ConfigError: Something before this component has already looked at the references.
+        """
         for message in training_data.training_examples:
             if is_audio_reference(message.get(TEXT)):
+                if message.features or message.get(TOKENS_NAMES[TEXT]):
+                    raise ConfigError("SpokenMessages comes first in the pipeline, before every tokenizer and featurizer.")
                 message.set(AUDIO, message.data.pop(TEXT))
+        _require_clips(spoken_examples(training_data))
         return training_data
 
     def process(self, messages: List[Message]) -> List[Message]:
@@ -141,16 +150,23 @@ class SpokenIntentClassifier(GraphComponent):
         **kwargs: Any,
     ) -> "SpokenIntentClassifier":
         """Loads the model and makes it the live one of this Rasa model (see parent class)."""
-        try:
-            with model_storage.read_from(resource) as directory:
-                # Trained on a project without spoken examples: nothing to load.
-                recognizer = Recognizer(directory) if (directory / recognizers.MODEL_JSON).exists() else None
-                continue_from = directory if recognizer and execution_context.is_finetuning else None
-        except ValueError:  # so Rasa says that nothing was stored
-            recognizer = continue_from = None
+        recognizer = continue_from = None
+        directory = cls._stored(model_storage, resource)
+        if directory is not None:
+            recognizer = Recognizer(directory)
+            continue_from = directory if execution_context.is_finetuning else None
         if recognizer is not None and execution_context.model_id:
             recognizers.register(execution_context.model_id, recognizer)
         return cls(ClassifierSettings.read(config), model_storage, resource, recognizer, continue_from)
+
+    @staticmethod
+    def _stored(model_storage: ModelStorage, resource: Resource) -> Optional[Path]:
+        """The stored model's directory; None when there was nothing to learn from."""
+        try:
+            with model_storage.read_from(resource) as directory:
+                return directory if (directory / recognizers.MODEL_JSON).exists() else None
+        except ValueError:  # so Rasa says that nothing was stored
+            return None
 
     @classmethod
     def fingerprint_addon(cls, config: Dict[str, Any]) -> Optional[str]:
@@ -170,43 +186,30 @@ class SpokenIntentClassifier(GraphComponent):
         Raises:
             DataError: A clip is missing or unusable, or there are fewer than two spoken intents.
         """
-        clips = self._clips(training_data)
-        if not clips:
+        examples = spoken_examples(training_data)
+        if not examples:
             logger.warning(
                 "No spoken examples: SpokenIntentClassifier learns nothing. The text of a spoken example is its "
                 "clip, such as audio/balance/1.wav, in a directory of audio_directories."
             )
             return self._resource
         try:
-            from spoken_intents_training.dataset import Clip, require_files
+            from spoken_intents_training.dataset import Clip
             from spoken_intents_training.finetune import train
             from spoken_intents_training.recipe import load_recipe
         except ImportError as error:
             raise DataError(f"Training needs the extra: pip install 'rasa-spoken-intents[train]' ({error}).") from error
         changes = {} if self._settings.epochs is None else {"epochs": self._settings.epochs}
         recipe = load_recipe(self._settings.recipe, **changes)
-        examples = [
-            Clip(path=Path.cwd() / reference, intent=intent, name=reference, **known) for reference, intent, known in clips
+        _require_clips(examples)
+        clips = [
+            Clip(resolve(reference, self._settings.audio_directories), intent, reference, **known)
+            for reference, intent, known in examples
         ]
-        require_files(examples)
-        for example in examples:
-            resolve(example.name, self._settings.audio_directories)
         with self._model_storage.write_to(self._resource) as directory:
-            train(examples, self._settings.base_model, recipe, directory, self._continue_from)
+            train(clips, self._settings.base_model, recipe, directory, self._continue_from)
             self._recognizer = Recognizer(directory)
         return self._resource
-
-    @staticmethod
-    def _clips(training_data: TrainingData) -> List[Tuple[str, str, Dict[str, str]]]:
-        """(reference, intent, {transcript, speaker}) of every spoken example."""
-        clips = []
-        for message in training_data.training_examples:
-            if message.get(AUDIO) and message.get(INTENT):
-                metadata = (message.get(METADATA) or {}).get("example")
-                metadata = metadata if isinstance(metadata, dict) else {}
-                known = {key: str(metadata.get(key) or "") for key in ("transcript", "speaker")}
-                clips.append((message.get(AUDIO), message.get(INTENT), known))
-        return clips
 
     def process(self, messages: List[Message]) -> List[Message]:
         """Sets intent and the whole ranking of spoken messages.
@@ -235,3 +238,22 @@ class SpokenIntentClassifier(GraphComponent):
             return self._recognizer.classify(utterance.samples)
         path = resolve(reference, self._settings.audio_directories)
         return self._recognizer.classify(read_audio(path, MAX_SAMPLES / SAMPLE_RATE, reference))
+
+
+def spoken_examples(training_data: TrainingData) -> List[Tuple[str, str, Dict[str, str]]]:
+    """(reference, intent, {transcript, speaker}) of every spoken example that `SpokenMessages` found."""
+    found = []
+    for message in training_data.training_examples:
+        if message.get(AUDIO) and message.get(INTENT):
+            metadata = (message.get(METADATA) or {}).get("example")
+            metadata = metadata if isinstance(metadata, dict) else {}
+            known = {key: str(metadata.get(key) or "") for key in ("transcript", "speaker")}
+            found.append((message.get(AUDIO), message.get(INTENT), known))
+    return found
+
+
+def _require_clips(examples: List[Tuple[str, str, Dict[str, str]]]) -> None:
+    missing = [f"{reference} (intent {intent})" for reference, intent, _ in examples if not Path(reference).is_file()]
+    if missing:
+        more = f"\n  and {len(missing) - 10} more" if len(missing) > 10 else ""
+        raise DataError(f"{len(missing)} clip(s) missing; nothing was trained:\n  " + "\n  ".join(missing[:10]) + more)

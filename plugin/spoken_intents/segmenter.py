@@ -155,8 +155,16 @@ class Segmenter:
         return events
 
     def flush(self, reason: str = "end_of_stream") -> List[Event]:
-        """Ends the utterance under way now, if there is one. The stream may go on."""
-        return [self._end(reason)] if self.speaking else []
+        """Ends the utterance under way now, if there is one. The stream may go on.
+
+        A `commit` also takes speech too short to have started an utterance by itself: somebody says it was one.
+        """
+        if self.speaking:
+            return [self._end(reason)]
+        recent = list(self._flags)[-len(self._before) :] if self._before else []  # flags whose windows are at hand
+        if reason == "commit" and any(recent):
+            return [self._begin(), self._end(reason)]
+        return []
 
     def _window(self, window: np.ndarray) -> List[Event]:
         is_speech = self._vad.is_speech(window)
@@ -178,15 +186,18 @@ class Segmenter:
     def _quiet(self, window: np.ndarray, is_speech: bool) -> List[Event]:
         self._before.append(window)
         self._flags.append(is_speech)
-        if sum(self._flags) < self._min_speech:
-            return []
+        return [self._begin()] if sum(self._flags) >= self._min_speech else []
+
+    def _begin(self) -> SpeechStarted:
+        """Opens an utterance at the first speech among the last windows."""
         first = min(len(self._flags) - list(self._flags).index(True), len(self._before))
+        last = list(reversed(self._flags)).index(True)  # windows since the last speech
         self._windows = list(self._before)[-(first + self._pad) :]
         self._start = self._seen - len(self._windows)
-        self._speech_end = self._seen
+        self._speech_end = self._seen - last
         self._before.clear()
         self._flags.clear()
-        return [SpeechStarted((self._seen - first) * self._size)]
+        return SpeechStarted((self._seen - first) * self._size)
 
     def _end(self, reason: str) -> Utterance:
         assert self._start is not None

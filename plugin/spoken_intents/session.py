@@ -114,6 +114,7 @@ class SpokenSession:
         self._workers = workers
         self._queue: "asyncio.Queue[tuple[_Item, float, _Ahead]]" = asyncio.Queue(QUEUED_TURNS)
         self._ahead: _Ahead = None
+        self._ahead_at = 0  # the end of speech, in samples, that `_ahead` belongs to
         self._closing = False
         self._worker = asyncio.create_task(self._work())
 
@@ -133,7 +134,7 @@ class SpokenSession:
         """Ends the audio and waits until every turn is answered."""
         await self._handle(self._segmenter.flush())
         await self._put(None)
-        await self._worker
+        await asyncio.shield(self._worker)  # whoever waits here may be cancelled; Rasa's turn may not
 
     async def close(self) -> None:
         """Lets the turn that Rasa already has end; cancels everything else."""
@@ -143,7 +144,7 @@ class SpokenSession:
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put_nowait((None, 0.0, None))
-        await self._worker
+        await asyncio.shield(self._worker)
 
     async def _handle(self, events: List[Event]) -> None:
         for event in events:
@@ -183,9 +184,15 @@ class SpokenSession:
                 await self._take(turn, ahead)
             except Exception as error:
                 logger.exception("A turn failed.")
-                await self._listener.turn_failed(turn, f"This turn could not be answered ({type(error).__name__}).")
+                await self._tell_failure(turn, error)
             finally:
                 hand_off.discard(turn.text)
+
+    async def _tell_failure(self, turn: Turn, error: Exception) -> None:
+        try:
+            await self._listener.turn_failed(turn, f"This turn could not be answered ({type(error).__name__}).")
+        except Exception:  # or the worker would end, and nobody would take the next turn
+            logger.exception("A failed turn could not be told.")
 
     async def _take(self, turn: Turn, ahead: _Ahead) -> None:
         if turn.utterance is not None:

@@ -14,6 +14,7 @@ import yaml
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.errors import AudioError, DataError
 from spoken_intents.features import MAX_SAMPLES, MIN_SAMPLES, log_mel
+from spoken_intents.recognizer import NON_SPEECH
 from spoken_intents.utterances import is_audio_reference
 
 SILENCE = 1e-4  # a peak of -80 dB: nothing was recorded
@@ -46,12 +47,14 @@ def read_clips(file: Path) -> List[Clip]:
     Raises:
         DataError: The file cannot be read, lists no clip, or a clip is missing.
     """
-    if not file.is_file():
+    if not _is_file(file):
         raise DataError(f"{file}: no such file.")
     try:
         clips = list(_from_csv(file) if file.suffix.lower() == ".csv" else _from_nlu(file))
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not UTF-8 ({error}).") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}).") from None
     if not clips:
         raise DataError(
             f"{file}: lists no clip. In nlu.yml the text of a spoken example is its path, such as audio/balance/1.wav; "
@@ -64,41 +67,52 @@ def read_clips(file: Path) -> List[Clip]:
 def _from_csv(file: Path) -> Iterator[Clip]:
     with file.open(newline="", encoding="utf-8-sig") as lines:
         rows = csv.DictReader(lines)
-        missing = {"path", "intent"} - set(rows.fieldnames or ())
-        if missing:
-            raise DataError(f"{file}: the column {' and '.join(sorted(missing))} is missing; found {rows.fieldnames}.")
-        for row in rows:
-            if not row["path"] or not row["intent"]:
-                raise DataError(f"{file}, line {rows.line_num}: path and intent must both be given.")
-            extra = {key: row.get(key) or "" for key in ("speaker", "transcript", "split")}
-            yield Clip(file.parent / row["path"], row["intent"], row["path"], **extra)
+        try:
+            yield from _from_rows(file, rows)
+        except csv.Error as error:  # NUL, a field of more than 131,072 characters
+            raise DataError(f"{file}, after line {rows.line_num}: not CSV ({error}).") from None
+
+
+def _from_rows(file: Path, rows: "csv.DictReader[str]") -> Iterator[Clip]:
+    missing = {"path", "intent"} - set(rows.fieldnames or ())
+    if missing:
+        raise DataError(f"{file}: the column {' and '.join(sorted(missing))} is missing; found {rows.fieldnames}.")
+    for row in rows:
+        if not row["path"] or not row["intent"]:
+            raise DataError(f"{file}, line {rows.line_num}: path and intent must both be given.")
+        extra = {key: row.get(key) or "" for key in ("speaker", "transcript", "split")}
+        yield Clip(file.parent / row["path"], row["intent"], row["path"], **extra)
 
 
 def _from_nlu(file: Path) -> Iterator[Clip]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # not UTF-8; a date such as 2024-99-99
         raise DataError(f"{file}: not YAML ({error}).") from None
     blocks = content.get("nlu") if isinstance(content, dict) else None
+    if not isinstance(blocks or [], list):
+        raise DataError(f"{file}: `nlu` takes a list of `- intent:` with `examples:`, got {blocks!r:.80}.")
     for block in blocks or []:
         if not isinstance(block, dict) or "intent" not in block:
             continue
-        for text, metadata in _examples(block.get("examples") or []):
+        for text, metadata in _examples(block.get("examples") or [], f"{file}, intent {block['intent']}"):
             if is_audio_reference(text):
                 extra = {key: str(metadata.get(key) or "") for key in ("speaker", "transcript")}
                 yield Clip(_beside(file, text), str(block["intent"]), text, **extra)
 
 
-def _examples(examples: Any) -> Iterator[Tuple[str, Dict[str, Any]]]:
+def _examples(examples: Any, where: str) -> Iterator[Tuple[str, Dict[str, Any]]]:
     if isinstance(examples, str):
         for line in examples.splitlines():
             if line.lstrip().startswith("-"):
                 yield line.lstrip()[1:].strip(), {}
+    elif not isinstance(examples, list):
+        raise DataError(f"{where}: `examples` takes one `|` block of lines or a list of `- text:`, got {examples!r:.80}.")
     else:
         for example in examples:
             if not isinstance(example, dict) or "text" not in example:
                 raise DataError(
-                    f"An example without text: {example!r:.80}. It takes `- text: audio/balance/1.wav`, or one `|` block of lines."
+                    f"{where}: an example without text: {example!r:.80}. It takes `- text: audio/balance/1.wav`, or one `|` block of lines."
                 )
             metadata = example.get("metadata")
             yield str(example["text"]).strip(), metadata if isinstance(metadata, dict) else {}
@@ -107,14 +121,22 @@ def _examples(examples: Any) -> Iterator[Tuple[str, Dict[str, Any]]]:
 def _beside(file: Path, reference: str) -> Path:
     """A reference starts at the project: the working directory, or a folder that holds the NLU file."""
     for root in (Path.cwd(), *file.resolve().parents):
-        if (root / reference).is_file():
+        if _is_file(root / reference):
             return root / reference
     return Path.cwd() / reference
 
 
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that none can have (300 characters) is no error."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def require_files(clips: Iterable[Clip]) -> None:
     """Raises DataError, naming clips and intents, unless every clip is there."""
-    _refuse([f"{clip.name} (intent {clip.intent})" for clip in clips if not clip.path.is_file()], "missing")
+    _refuse([f"{clip.name} (intent {clip.intent})" for clip in clips if not _is_file(clip.path)], "missing")
 
 
 def _refuse(problems: Sequence[str], what: str) -> None:
@@ -185,9 +207,14 @@ def intent_counts(clips: Iterable[Clip]) -> Dict[str, int]:
     """{intent: clips}, intents in alphabetical order.
 
     Raises:
-        DataError: Fewer than two intents.
+        DataError: Fewer than two intents, or one with the name that is kept for what is not speech.
     """
     counts = dict(sorted(Counter(clip.intent for clip in clips).items()))
+    if NON_SPEECH in counts:
+        raise DataError(
+            f"An intent is called {NON_SPEECH}, which is reserved for what is no speech at all. Give it another name; "
+            "examples of noise need not be recorded."
+        )
     if len(counts) < 2:
         raise DataError(f"{len(counts)} spoken intent(s) ({', '.join(counts) or 'none'}): at least two are needed to tell apart.")
     return counts

@@ -4,7 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any, Iterable, List, Mapping, Union
 
+from spoken_intents import __version__
 from spoken_intents.audio import SUFFIXES
+from spoken_intents.recognizer import FORMAT
 from spoken_intents_training.recipe import recipe_values
 
 BASE_MODELS = Path(__file__).parent / "base_models"
@@ -22,10 +24,19 @@ def bundled_base_models() -> List[str]:
 
 
 def training_fingerprint(base_model: str, recipe: Union[str, Mapping[str, Any]], audio_directories: Iterable[str]) -> str:
-    """Changes when a clip's bytes, the recipe's content, or a local base model's files change."""
+    """Changes when a clip's bytes, the recipe's content, a local base model's files, or this project's version change.
+
+    Rasa gives a component's fingerprint no training data, so every clip in the directories counts, listed or not.
+    """
     weights = [path for path in Path(base_model_source(base_model)).glob("*") if path.suffix in (".json", ".safetensors", ".bin")]
     clips = [path for directory in audio_directories for path in Path(directory).rglob("*") if path.suffix.lower() in SUFFIXES]
-    parts = [repr(sorted(recipe_values(recipe)[0].items())), files_fingerprint(weights), files_fingerprint(clips)]
+    parts = [
+        __version__,
+        str(FORMAT),
+        repr(sorted(recipe_values(recipe)[0].items())),
+        files_fingerprint(weights),
+        files_fingerprint(clips),
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -14,6 +14,7 @@ from spoken_intents.errors import AudioError, ProtocolError
 from spoken_intents.utterances import is_audio_reference
 
 SAMPLE_RATES = (8_000, 16_000, 24_000, 44_100, 48_000)
+MAX_SENDER = 200  # characters of a conversation's name
 MAX_TEXT = 1_000  # characters of a typed turn
 
 
@@ -101,8 +102,8 @@ def _handshake(fields: Any) -> Handshake:
         raise ProtocolError("bad_sample_rate", f"sample_rate {str(rate)[:40]}: accepted are {', '.join(map(str, SAMPLE_RATES))}.")
     for name in ("language", "sender"):
         value = fields.get(name)
-        if value is not None and not (isinstance(value, str) and 0 < len(value) <= 200):
-            raise ProtocolError("bad_handshake", f"{name} takes text of 1 to 200 characters.")
+        if value is not None and not (isinstance(value, str) and 0 < len(value) <= MAX_SENDER):
+            raise ProtocolError("bad_handshake", f"{name} takes text of 1 to {MAX_SENDER} characters.")
     return Handshake(rate, fields.get("language"), fields.get("sender"))
 
 

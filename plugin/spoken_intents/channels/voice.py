@@ -24,7 +24,7 @@ from sanic.response import json as json_response
 
 from spoken_intents import recognizer as recognizers
 from spoken_intents.audio import SAMPLE_RATE, StreamingResampler, read_audio
-from spoken_intents.channels.protocol import Allowance, Audio, Commit, Handshake, Marker, Typed, parse
+from spoken_intents.channels.protocol import MAX_SENDER, Allowance, Audio, Commit, Handshake, Marker, Typed, parse
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import AudioError, ProtocolError
 from spoken_intents.recognizer import Recognition, Recognizer
@@ -35,7 +35,7 @@ from spoken_intents.vad import WebRtcVad
 logger = logging.getLogger(__name__)
 
 OnNewMessage = Callable[[UserMessage], Awaitable[Any]]
-SEND_TIMEOUT_S = 10  # a client that reads nothing for so long is gone
+SEND_TIMEOUT_MS = 10_000  # a client that reads nothing for so long is gone
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,23 @@ class VoiceSettings(SegmenterSettings):
     Attributes:
         allowed_origins: Web pages that may connect, such as ``https://bank.example``, beside those of this
             server itself; ``*`` for all. Clients other than browsers send no origin and may always connect.
-        idle_timeout_s: A client that sends nothing for so long is disconnected.
+        idle_timeout_ms: A client that sends nothing for so long is disconnected.
         max_messages_per_second: Refuses floods; browsers send up to 375.
-        max_ahead_s: How much more audio a client may send than time has passed.
-        max_upload_s: Longest recording taken over HTTP.
-        max_upload_mb: Largest, in MiB.
+        max_ahead_ms: How much more audio a client may send than time has passed.
+        max_upload_ms: Longest recording taken over HTTP.
+        max_upload_bytes: Largest.
     """
 
     allowed_origins: Tuple[str, ...] = ()
-    idle_timeout_s: float = 60.0
+    idle_timeout_ms: int = 60_000
     max_messages_per_second: int = 1000
-    max_ahead_s: float = 60.0
-    max_upload_s: float = 300.0
-    max_upload_mb: int = 25
+    max_ahead_ms: int = 60_000
+    max_upload_ms: int = 300_000
+    max_upload_bytes: int = 25 * 2**20
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("idle_timeout_s", "max_messages_per_second", "max_ahead_s", "max_upload_s", "max_upload_mb"):
+        for name in ("idle_timeout_ms", "max_messages_per_second", "max_ahead_ms", "max_upload_ms", "max_upload_bytes"):
             require(getattr(self, name) > 0, f"{name} takes more than 0, got {getattr(self, name)}.")
 
 
@@ -128,17 +128,19 @@ class VoiceInput(InputChannel):
         is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
         upload = request.files.get("audio") if is_form else None
         body = upload.body if upload else b"" if is_form else request.body
-        if len(body) > self.settings.max_upload_mb * 2**20:
-            return _refusal(413, "too_large", f"{len(body)} bytes: at most {self.settings.max_upload_mb} MiB are taken.")
+        if len(body) > self.settings.max_upload_bytes:
+            return _refusal(413, "too_large", f"{len(body)} bytes: at most {self.settings.max_upload_bytes} are taken.")
         if not body:
             return _refusal(400, "no_audio", "Send a WAV, FLAC or Ogg recording as the body, or as multipart field 'audio'.")
         try:
             samples = await asyncio.get_running_loop().run_in_executor(
-                None, read_audio, io.BytesIO(body), self.settings.max_upload_s, "The recording"
+                None, read_audio, io.BytesIO(body), self.settings.max_upload_ms / 1000, "The recording"
             )
         except AudioError as error:
             return _refusal(400, "bad_audio", str(error))
         sender = request.args.get("sender") or (request.form.get("sender") if is_form else None) or uuid.uuid4().hex
+        if len(sender) > MAX_SENDER:
+            return _refusal(400, "bad_sender", f"sender takes at most {MAX_SENDER} characters.")
         answers = _Answers(sender)
         session = self.open_session(request.app, answers.converse_by(on_new_message, self.name()), answers)
         try:
@@ -218,7 +220,7 @@ class _Call:
         self._output = VoiceOutput(self._send)
         self._open = True
         self._messages = Allowance(self._settings.max_messages_per_second, 5 * self._settings.max_messages_per_second)
-        self._audio = Allowance(1.0, self._settings.max_ahead_s)
+        self._audio = Allowance(1.0, self._settings.max_ahead_ms / 1000)
 
     async def run(self) -> None:
         """Until the client leaves, breaks the protocol, or falls silent for too long."""
@@ -228,7 +230,7 @@ class _Call:
             if _recognizer_of(self._request.app) is None:
                 raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
             session = self._channel.open_session(self._request.app, self._converse, self)
-            while True:
+            while self._open:  # a client that takes nothing any more is gone, too
                 await self._receive(session)
         except ProtocolError as error:
             await self._refuse(error)
@@ -245,13 +247,17 @@ class _Call:
         allowed = self._settings.allowed_origins
         if origin is None or origin in allowed or "*" in allowed:
             return
-        if urlsplit(origin).netloc != self._request.headers.get("host"):
+        try:
+            own = urlsplit(origin).netloc == self._request.headers.get("host")
+        except ValueError:
+            own = False
+        if not own:
             raise ProtocolError("bad_origin", f"Pages of {origin[:200]} may not connect; see the setting allowed_origins.", 4403)
 
     async def _receive(self, session: SpokenSession) -> None:
-        message = await self._websocket.recv(self._settings.idle_timeout_s)
+        message = await self._websocket.recv(self._settings.idle_timeout_ms / 1000)
         if message is None:
-            raise ProtocolError("idle", f"Nothing came for {self._settings.idle_timeout_s:g} s.", 4408)
+            raise ProtocolError("idle", f"Nothing came for {self._settings.idle_timeout_ms} ms.", 4408)
         if not self._messages.spend(1):
             raise ProtocolError(
                 "too_many_messages", f"More than {self._settings.max_messages_per_second} messages a second.", 4429
@@ -280,7 +286,7 @@ class _Call:
     async def _hear(self, audio: Audio, session: SpokenSession) -> None:
         assert self._handshake is not None and self._resampler is not None
         if not self._audio.spend(len(audio.samples) / self._handshake.sample_rate):
-            raise ProtocolError("too_fast", f"More than {self._settings.max_ahead_s:g} s of audio ahead of time.", 4429)
+            raise ProtocolError("too_fast", f"More than {self._settings.max_ahead_ms} ms of audio ahead of time.", 4429)
         await session.hear(self._resampler.push(audio.samples))
 
     async def _converse(self, turn: Turn) -> None:
@@ -299,7 +305,7 @@ class _Call:
         if not self._open:
             return
         try:
-            await asyncio.wait_for(self._websocket.send(json.dumps(message)), SEND_TIMEOUT_S)
+            await asyncio.wait_for(self._websocket.send(json.dumps(message)), SEND_TIMEOUT_MS / 1000)
         except (WebsocketClosed, asyncio.TimeoutError, ConnectionError, SanicException):
             self._open = False
 
