@@ -67,7 +67,7 @@ def accuracy(
     base_model: str = typer.Option("whisper-mini"),
     recipe: str = typer.Option("bundled"),
     train_data: Path = typer.Option(PROJECT / "data/nlu_spoken.yml", help="nlu.yml or CSV (its split train)."),
-    test_data: Path = typer.Option(PROJECT / "tests/nlu_spoken.yml", help="nlu.yml or CSV (its split test)."),
+    test_data: Path = typer.Option(PROJECT / "audio/manifest.csv", help="nlu.yml or CSV (its split test)."),
     name: str = typer.Option("bundled", help="What to call the results."),
 ) -> None:
     """Train, then test int8 and fp32 on clips of other speakers; how often int8 says the same."""

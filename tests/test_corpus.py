@@ -1,5 +1,6 @@
 """The banking sentences keep their rules, and the clips are those that the NLU files list."""
 
+import csv
 import re
 from collections import Counter, defaultdict
 from itertools import combinations
@@ -12,6 +13,7 @@ import soundfile
 import yaml
 
 import generate
+from spoken_intents_training.dataset import hold_out, read_clips
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -125,35 +127,46 @@ def test_demo_sentences_are_neither_learnt_nor_tested() -> None:
 
 
 @pytest.fixture(scope="module")
-def listed() -> Dict[str, List[Tuple[str, dict]]]:
-    """{part: [(intent, example)]} of the NLU files."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return {
-        part: [
-            (block["intent"], example)
-            for block in yaml.load((PROJECT / file).read_text(encoding="utf-8"), loader)["nlu"]
-            for example in block["examples"]
-        ]
-        for part, file in FILES.items()
-    }
+def listed() -> Dict[str, List[Tuple[str, str]]]:
+    """{part: [(intent, clip)]} of the NLU files."""
+    return {part: [(clip.intent, clip.name) for clip in read_clips(PROJECT / file)] for part, file in FILES.items()}
+
+
+@pytest.fixture(scope="module")
+def manifest() -> List[Dict[str, str]]:
+    with (PROJECT / "audio/manifest.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("part", FILES)
-def test_every_sentence_is_listed_and_its_clip_is_there(listed: Dict[str, List[Tuple[str, dict]]], part: str) -> None:
-    examples = [(intent, example["text"], example["metadata"]["transcript"]) for intent, example in listed[part]]
-    assert sorted(examples) == sorted((clip.intent, clip.path, clip.text) for clip in generate.clips() if clip.part == part)
-    missing = [path for _, path, _ in examples if not (PROJECT / path).is_file() or (PROJECT / path).stat().st_size < 1_000]
-    assert missing == [] and len(examples) > 250
+def test_every_sentence_is_listed_and_its_clip_is_there(
+    listed: Dict[str, List[Tuple[str, str]]], manifest: List[Dict[str, str]], part: str
+) -> None:
+    wanted = sorted((clip.intent, clip.path, clip.text) for clip in generate.clips() if clip.part == part)
+    rows = [(row["intent"], f"audio/{row['path']}", row["transcript"]) for row in manifest if row["split"] == part]
+    assert sorted(rows) == wanted
+    assert sorted(listed[part]) == [(intent, path) for intent, path, _ in wanted]
+    missing = [path for _, path in listed[part] if (PROJECT / path).stat().st_size < 1_000]
+    assert missing == [] and len(wanted) > 250
 
 
 @pytest.mark.parametrize("part", FILES)
-def test_no_clip_is_left_over(listed: Dict[str, List[Tuple[str, dict]]], part: str) -> None:
+def test_no_clip_is_left_over(listed: Dict[str, List[Tuple[str, str]]], part: str) -> None:
     there = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "audio" / part).rglob("*") if path.is_file()}
-    assert there == {example["text"] for _, example in listed[part]}
+    assert there == {path for _, path in listed[part]}
 
 
-def test_nobody_who_speaks_the_test_part_speaks_the_train_part(listed: Dict[str, List[Tuple[str, dict]]]) -> None:
-    train, test = ({example["metadata"]["speaker"] for _, example in listed[part]} for part in ("train", "test"))
+def test_voices_that_say_the_same_are_held_out_together() -> None:
+    """Several voices share a sentence only where the NLU file says which, so that none tests what another taught."""
+    clips = read_clips(PROJECT / FILES["train"])
+    text = {clip.path: clip.text for clip in generate.clips()}
+    learnt, held_out = hold_out(clips, 0.1, seed=0)
+    assert len(held_out) > 200
+    assert not {text[clip.name] for clip in learnt} & {text[clip.name] for clip in held_out}
+
+
+def test_nobody_who_speaks_the_test_part_speaks_the_train_part(manifest: List[Dict[str, str]]) -> None:
+    train, test = ({row["speaker"] for row in manifest if row["split"] == part} for part in ("train", "test"))
     assert test == {f"flite {voice}" for voice in generate.FLITE_VOICES}
     assert not any(speaker.startswith("flite") for speaker in train) and len(train) > 50
     people = {voice.split("_")[0] for voice in generate.FESTIVAL_VOICES}
