@@ -94,9 +94,13 @@ def print_answer(answer: Optional[Answer]) -> None:
             console.print(f"   [bold green]Bot[/]   {line}")
     latency, after = answer.latency, answer.answered_after_ms
     if after is not None:
+        waited, classified, in_rasa = (
+            latency[f"{name}_ms"] for name in ("endpoint_delay", "asr_latency", "rasa_processing_latency")
+        )
+        noticed = max(0.0, after - waited - classified - in_rasa)  # voice activity detectors lag behind
         console.print(
-            f"   [dim]answered {after:.0f} ms after the end of speech: {latency['endpoint_delay_ms']:.0f} waiting for "
-            f"silence, {latency['asr_latency_ms']:.0f} classifying, {latency['rasa_processing_latency_ms']:.0f} in Rasa[/]"
+            f"   [dim]answered {after:.0f} ms after the end of speech: {noticed:.0f} until silence was noticed, {waited:.0f} of "
+            f"silence, {classified:.0f} classifying, {in_rasa:.0f} in Rasa[/]"
         )
     console.print()
 

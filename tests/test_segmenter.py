@@ -354,7 +354,7 @@ def test_the_detector_refuses_a_mode_it_does_not_have() -> None:
 def call() -> np.ndarray:
     """Three bundled clips with quiet between and after them, as a caller would send them."""
     quiet = np.zeros(SAMPLE_RATE, dtype=np.float32)
-    clips = [read_audio(AUDIO / "demo" / f"{name}.ogg", 30) for name in ("greet", "yes", "pay_bill")]
+    clips = [read_audio(AUDIO / "demo" / f"{name}.ogg", 30) for name in ("balance", "yes", "pay_bill")]
     line = np.concatenate([part for clip in clips for part in (clip, quiet)])
     hiss = 1e-4 * np.random.default_rng(0).standard_normal(len(line))
     return (line + hiss).astype(np.float32)
