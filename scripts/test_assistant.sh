@@ -7,7 +7,7 @@ export RASA_TELEMETRY_ENABLED=false TF_CPP_MIN_LOG_LEVEL=3 SQLALCHEMY_SILENCE_UB
 rasa train
 rasa data validate --fail-on-warnings
 rasa test nlu --nlu tests/nlu_spoken.yml --no-plot
-rasa test core --stories tests/test_stories.yml --no-plot
+rasa test core --e2e --stories tests/test_stories.yml --no-plot  # without --e2e the written intents are taken, and nothing is heard
 python - <<'PY'
 import json
 from pathlib import Path

@@ -305,7 +305,7 @@ def test_rasas_commands_take_speech_unchanged(spoken_project: Path) -> None:
     (spoken_project / "tests/test_spoken.yml").write_text(
         "stories:\n- story: spoken\n  steps:\n  - user: |\n      audio/greet/1.ogg\n    intent: greet\n  - action: utter_greet\n"
     )
-    run_rasa(spoken_project, "test", "core", "-s", "tests/test_spoken.yml", "--no-plot")
+    run_rasa(spoken_project, "test", "core", "--e2e", "-s", "tests/test_spoken.yml", "--no-plot")
     assert "audio" not in (spoken_project / "results/failed_test_stories.yml").read_text()
 
 
