@@ -62,7 +62,7 @@ class SpokenMessages(GraphComponent):
                 if message.features or message.get(TOKENS_NAMES[TEXT]):
                     raise ConfigError("SpokenMessages comes first in the pipeline, before every tokenizer and featurizer.")
                 message.set(AUDIO, message.data.pop(TEXT))
-        _require_clips(spoken_examples(training_data))
+        _clips(spoken_examples(training_data))
         return training_data
 
     def process(self, messages: List[Message]) -> List[Message]:
@@ -171,10 +171,8 @@ class SpokenIntentClassifier(GraphComponent):
     @classmethod
     def fingerprint_addon(cls, config: Dict[str, Any]) -> Optional[str]:
         """Changes with the clips' bytes, the recipe's content and a local base model's files."""
-        try:
-            from spoken_intents_training.sources import training_fingerprint
-        except ImportError:
-            return None  # nothing can be trained here
+        from spoken_intents_training.sources import training_fingerprint
+
         if "base_model" not in config:
             return None  # the fingerprint of a cached result, not of a component
         settings = ClassifierSettings.read(config)
@@ -194,18 +192,15 @@ class SpokenIntentClassifier(GraphComponent):
             )
             return self._resource
         try:
-            from spoken_intents_training.dataset import Clip
             from spoken_intents_training.finetune import train
             from spoken_intents_training.recipe import load_recipe
         except ImportError as error:
             raise DataError(f"Training needs the extra: pip install 'rasa-spoken-intents[train]' ({error}).") from error
         changes = {} if self._settings.epochs is None else {"epochs": self._settings.epochs}
         recipe = load_recipe(self._settings.recipe, **changes)
-        _require_clips(examples)
-        clips = [
-            Clip(resolve(reference, self._settings.audio_directories), intent, reference, **known)
-            for reference, intent, known in examples
-        ]
+        clips = _clips(examples)
+        for clip in clips:
+            resolve(clip.name, self._settings.audio_directories)
         with self._model_storage.write_to(self._resource) as directory:
             train(clips, self._settings.base_model, recipe, directory, self._continue_from)
             self._recognizer = Recognizer(directory)
@@ -252,8 +247,14 @@ def spoken_examples(training_data: TrainingData) -> List[Tuple[str, str, Dict[st
     return found
 
 
-def _require_clips(examples: List[Tuple[str, str, Dict[str, str]]]) -> None:
-    missing = [f"{reference} (intent {intent})" for reference, intent, _ in examples if not Path(reference).is_file()]
-    if missing:
-        more = f"\n  and {len(missing) - 10} more" if len(missing) > 10 else ""
-        raise DataError(f"{len(missing)} clip(s) missing; nothing was trained:\n  " + "\n  ".join(missing[:10]) + more)
+def _clips(examples: List[Tuple[str, str, Dict[str, str]]]) -> List[Any]:
+    """The examples as training takes them; every file is there.
+
+    Raises:
+        DataError: A clip is missing.
+    """
+    from spoken_intents_training.dataset import Clip, require_files
+
+    clips = [Clip(Path.cwd() / reference, intent, reference, **known) for reference, intent, known in examples]
+    require_files(clips)
+    return clips
