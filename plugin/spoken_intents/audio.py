@@ -16,6 +16,7 @@ SAMPLE_RATE = 16_000  # Hz; Whisper's, and one of webrtcvad's
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 MIN_FILE_RATE, MAX_FILE_RATE = 4_000, 192_000  # Hz; what recorders write. A header can claim a million times more.
 MAX_FILE_CHANNELS = 8
+MULAW_BIAS, MULAW_CLIP = 132, 32_635  # G.711's, on the scale of 16-bit PCM
 BLOCK_SAMPLES = 65_536  # decoded at a time, of each channel
 
 
@@ -33,6 +34,23 @@ def pcm16_to_float(pcm: bytes) -> np.ndarray:
 def float_to_pcm16(samples: np.ndarray) -> bytes:
     """Float samples as signed 16-bit little-endian PCM; what is beyond [-1, 1) is clipped."""
     return np.clip(np.round(samples * 32768.0), -32768, 32767).astype("<i2").tobytes()
+
+
+def mulaw_to_float(mulaw: bytes) -> np.ndarray:
+    """G.711 µ-law, one byte a sample, as float32 in (-1, 1), shape (samples,)."""
+    codes = ~np.frombuffer(mulaw, dtype=np.uint8)
+    exponents, mantissas = (codes >> 4) & 7, (codes & 15).astype(np.int32)
+    magnitudes = (((mantissas << 3) + MULAW_BIAS) << exponents) - MULAW_BIAS
+    return (np.where(codes & 128, -magnitudes, magnitudes) / 32768.0).astype(np.float32)
+
+
+def float_to_mulaw(samples: np.ndarray) -> bytes:
+    """Float samples as G.711 µ-law, one byte a sample; what is beyond the loudest code is clipped."""
+    pcm = np.round(samples * 32768.0).astype(np.int32)
+    biased = np.minimum(np.abs(pcm), MULAW_CLIP) + MULAW_BIAS
+    exponents = np.floor(np.log2(biased)).astype(np.int32) - 7
+    codes = (exponents << 4) | ((biased >> (exponents + 3)) & 15) | np.where(pcm < 0, 128, 0)
+    return (~codes.astype(np.uint8)).tobytes()
 
 
 def read_audio(source: Union[str, Path, BinaryIO], max_seconds: float, name: str = "") -> np.ndarray:
