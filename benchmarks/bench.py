@@ -65,7 +65,7 @@ def measured(recognizer: Recognizer, clips: "list[Clip]") -> Dict[str, Any]:
 @app.command()
 def accuracy(
     base_model: str = typer.Option("whisper-mini"),
-    recipe: str = typer.Option("bundled"),
+    recipe: str = typer.Option("default"),
     train_data: Path = typer.Option(PROJECT / "data/nlu_spoken.yml", help="nlu.yml or CSV (its split train)."),
     test_data: Path = typer.Option(PROJECT / "audio/manifest.csv", help="nlu.yml or CSV (its split test)."),
     name: str = typer.Option("bundled", help="What to call the results."),

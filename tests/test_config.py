@@ -103,7 +103,7 @@ def test_require() -> None:
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    assert recipe_names() == ["bundled", "reference"]
+    assert recipe_names() == ["default", "reference", "reference-short"]
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -128,10 +128,10 @@ def test_a_recipe_may_be_a_file_or_a_mapping(tmp_path: Path) -> None:
 
 
 def test_changes_come_on_top() -> None:
-    assert load_recipe("bundled", epochs=1, seed=7) == replace(load_recipe("bundled"), epochs=1, seed=7)
+    assert load_recipe("default", epochs=1, seed=7) == replace(load_recipe("default"), epochs=1, seed=7)
     assert load_recipe({"epochs": 2}, epochs=5).epochs == 5
     with pytest.raises(ConfigError, match="epochs takes 1 to 1000, got 0"):
-        load_recipe("bundled", epochs=0)
+        load_recipe("default", epochs=0)
 
 
 def test_a_typo_in_a_recipe_names_what_there_is(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_typo_in_a_recipe_names_what_there_is(tmp_path: Path) -> None:
 
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
     for name in ("refrence", str(tmp_path / "none.yml"), str(tmp_path)):
-        with pytest.raises(ConfigError, match=r"neither a recipe's name \(bundled, reference\) nor a file"):
+        with pytest.raises(ConfigError, match=r"neither a recipe's name \(default, reference, reference-short\) nor a file"):
             load_recipe(name)
 
 

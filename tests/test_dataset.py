@@ -404,7 +404,7 @@ def test_the_fingerprint_changes_with_clips_recipe_and_base_model(project: Path)
     ):
         change()
         seen.append(fingerprint())
-    seen += [fingerprint({"epochs": 2}), fingerprint({"epochs": 3}), fingerprint("bundled")]
+    seen += [fingerprint({"epochs": 2}), fingerprint({"epochs": 3}), fingerprint("default")]
     assert len(set(seen)) == len(seen)
     assert fingerprint({"epochs": 2, "seed": 1}) == fingerprint({"seed": 1, "epochs": 2})
 

@@ -123,7 +123,7 @@ def test_references_that_lead_nowhere_are_errors_not_intents(server: Assistant) 
 
 
 def component(folder: Path, **settings: Any) -> SpokenIntentClassifier:
-    config = {**SpokenIntentClassifier.get_default_config(), "base_model": "whisper-mini", "recipe": "bundled", **settings}
+    config = {**SpokenIntentClassifier.get_default_config(), "base_model": "whisper-mini", **settings}
     context = ExecutionContext(GraphSchema({}), "model")
     folder.mkdir(exist_ok=True)
     return SpokenIntentClassifier.create(config, LocalModelStorage(folder), Resource("spoken"), context)

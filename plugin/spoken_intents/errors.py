@@ -6,6 +6,7 @@ SpokenIntentsError
 │   └── AudioReferenceError  a reference that points to nothing, or out of the audio directories
 ├── DataError              training or test data that cannot be learnt from
 ├── ModelError             a model artefact that is missing, incomplete or does not fit
+├── TrainingError          fine-tuning that cannot go on
 └── ProtocolError          a client that breaks the wire format; carries a code and a close code
 """
 
@@ -32,6 +33,10 @@ class DataError(SpokenIntentsError):
 
 class ModelError(SpokenIntentsError):
     """A model artefact that is missing, incomplete, or does not fit this version."""
+
+
+class TrainingError(SpokenIntentsError):
+    """Fine-tuning that cannot go on, or not from where it was."""
 
 
 class ProtocolError(SpokenIntentsError):

@@ -28,10 +28,13 @@ class FrontEnd:
     sample_rate: int = SAMPLE_RATE
     n_fft: int = N_FFT
     hop_samples: int = HOP_SAMPLES
+    padded: bool = False
 
 
-def log_mel(samples: np.ndarray, n_mels: int = 80) -> np.ndarray:
+def log_mel(samples: np.ndarray, n_mels: int = 80, padded: bool = False) -> np.ndarray:
     """Log-mel spectrogram, float32, shape (n_mels, frames), one frame each 10 ms, about -1 to 1.5.
+
+    With `padded` it goes on to Whisper's 3000 frames, as the stock model class wants it.
 
     Follows openai/whisper ``audio.py``: Hann window, power spectrum, Slaney mel filters, log10, at most 8
     (80 dB) below the utterance's loudest value, then (x + 4) / 4.
@@ -44,17 +47,23 @@ def log_mel(samples: np.ndarray, n_mels: int = 80) -> np.ndarray:
     frames = -(-len(samples) // HOP_SAMPLES)
     # Windows centred just behind the end still touch it: they count for the loudest value, but are not kept.
     touching = min(-(-(len(samples) + N_FFT // 2) // HOP_SAMPLES), MAX_FRAMES)
-    padded = np.zeros(max(touching - 1, 0) * HOP_SAMPLES + N_FFT, dtype=np.float32)
+    around = np.zeros(max(touching - 1, 0) * HOP_SAMPLES + N_FFT, dtype=np.float32)
     half = N_FFT // 2
-    padded[:half] = samples[half:0:-1]
-    behind = padded[half:]
+    around[:half] = samples[half:0:-1]
+    behind = around[half:]
     behind[: len(samples)] = samples
     mirrored = max(len(behind) - MAX_SAMPLES, 0)  # of a full window, the last frame alone looks beyond its end
     behind[len(behind) - mirrored :] = behind[MAX_SAMPLES - mirrored - 1 : MAX_SAMPLES - 1][::-1]
-    windows = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_SAMPLES]
+    windows = np.lib.stride_tricks.sliding_window_view(around, N_FFT)[::HOP_SAMPLES]
     power = np.abs(np.fft.rfft(windows * _hann(), axis=1)) ** 2
     log = np.log10(np.maximum(_mel_filters(n_mels) @ power.T, 1e-10))
-    log = np.maximum(log, log.max() - 8.0)[:, :frames]
+    lowest = log.max() - 8.0
+    if padded:
+        whole = np.full((n_mels, MAX_FRAMES), max(lowest, -10.0))  # the logarithm of nothing
+        whole[:, : log.shape[1]] = np.maximum(log, lowest)
+        log = whole
+    else:
+        log = np.maximum(log, lowest)[:, :frames]
     return ((log + 4.0) / 4.0).astype(np.float32)
 
 

@@ -86,7 +86,7 @@ class ClassifierSettings:
     """
 
     base_model: str = "openai/whisper-base.en"
-    recipe: Union[str, dict] = "reference"
+    recipe: Union[str, dict] = "default"
     epochs: Optional[int] = None
     audio_directories: Tuple[str, ...] = ("audio",)
 

@@ -32,7 +32,7 @@ class Recognition:
 
     Attributes:
         ranking: (intent, confidence) of every intent, descending; the confidences and `non_speech` sum to 1.
-        non_speech: Probability that this was no speech at all.
+        non_speech: Probability that this was no speech at all; 0 from a model that did not learn it.
         model: `Recognizer.fingerprint` of the model that heard it.
         milliseconds: What classifying took.
     """
@@ -100,7 +100,7 @@ class Recognizer:
         Raises:
             AudioError: Shorter than 20 ms or longer than 30 s.
         """
-        features = log_mel(samples, self.front_end.n_mels)[None]
+        features = log_mel(samples, self.front_end.n_mels, self.front_end.padded)[None]
         return self._session.run(None, {"input_features": features})[0][0]
 
     def classify(self, samples: np.ndarray) -> Recognition:
@@ -115,7 +115,7 @@ class Recognizer:
         ranking = tuple((self.labels[i], float(probabilities[i])) for i in order if self.labels[i] != NON_SPEECH)
         return Recognition(
             ranking=ranking,
-            non_speech=float(probabilities[self.labels.index(NON_SPEECH)]),
+            non_speech=float(probabilities[self.labels.index(NON_SPEECH)]) if NON_SPEECH in self.labels else 0.0,
             model=self.fingerprint,
             milliseconds=(time.perf_counter() - began) * 1000,
         )
@@ -143,15 +143,15 @@ def read_model_json(directory: Path) -> Dict[str, Any]:
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ModelError(f"{file}: of another format than {FORMAT}, the one this version reads. Train the model again.")
     labels = described.get("labels")
-    if not isinstance(labels, list) or labels.count(NON_SPEECH) != 1 or len(set(labels)) != len(labels) or len(labels) < 2:
-        raise ModelError(f"{file}: 'labels' takes a list of different intents and {NON_SPEECH}.")
+    if not isinstance(labels, list) or len(set(labels)) != len(labels) or len(labels) < 2:
+        raise ModelError(f"{file}: 'labels' takes a list of different intents, and {NON_SPEECH} where it was learnt.")
     if not isinstance(described.get("temperature"), (int, float)):
         raise ModelError(f"{file}: 'temperature' takes a number.")
     try:
         front_end = FrontEnd(**described["front_end"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"{file}: 'front_end' is not understood ({error}). Train the model again.") from None
-    if replace(front_end, n_mels=FrontEnd.n_mels) != FrontEnd():
+    if replace(front_end, n_mels=FrontEnd.n_mels, padded=FrontEnd.padded) != FrontEnd():
         raise ModelError(f"{file}: made for another front end ({front_end}) than this version's.")
     return described
 

@@ -33,12 +33,12 @@ class Augmentation:
         self._names = names
         self._noises: List[np.ndarray] = non_speech_clips(NOISES, seed) if "noise" in names else []
 
-    def log_mel(self, samples: np.ndarray, n_mels: int, rng: np.random.Generator) -> np.ndarray:
-        """The log-mel, (n_mels, frames), of a varied copy of `samples`."""
+    def log_mel(self, samples: np.ndarray, n_mels: int, rng: np.random.Generator, padded: bool = False) -> np.ndarray:
+        """The log-mel, (n_mels, frames), of a varied copy of `samples`; see `features.log_mel`."""
         for name in SAMPLED:
             if name in self._names:
                 samples = self._sampled[name](self, samples, rng)
-        picture = log_mel(samples.astype(np.float32, copy=False), n_mels)
+        picture = log_mel(samples.astype(np.float32, copy=False), n_mels, padded)
         if "voice" in self._names:
             picture = change_voice(picture, rng)
         return blank_out(picture, rng) if "blank" in self._names else picture

@@ -4,7 +4,7 @@ import csv
 import random
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
 
@@ -13,11 +13,12 @@ import yaml
 
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.errors import AudioError, DataError
-from spoken_intents.features import MAX_SAMPLES, MIN_SAMPLES, log_mel
+from spoken_intents.features import MAX_SAMPLES, MIN_SAMPLES
 from spoken_intents.recognizer import NON_SPEECH
 from spoken_intents.utterances import is_audio_reference
 
 SILENCE = 1e-4  # a peak of -80 dB: nothing was recorded
+FEW = 10  # clips an intent
 SHOWN = 10  # problems listed before "and n more"
 
 
@@ -33,16 +34,11 @@ class Clip:
     split: str = ""
 
 
-@dataclass
-class FeatureSet:
-    """Log-mels, each (n_mels, frames), and the clips they belong to."""
-
-    clips: List[Clip]
-    spectrograms: List[np.ndarray] = field(repr=False)
-
-
-def read_clips(file: Path) -> List[Clip]:
+def read_clips(file: Path, require: bool = True) -> List[Clip]:
     """The spoken examples of an nlu.yml or a CSV (columns path, intent; optional speaker, transcript, split).
+
+    Args:
+        require: Whether every clip has to be there.
 
     Raises:
         DataError: The file cannot be read, lists no clip, or a clip is missing.
@@ -60,7 +56,8 @@ def read_clips(file: Path) -> List[Clip]:
             f"{file}: lists no clip. In nlu.yml the text of a spoken example is its path, such as audio/balance/1.wav; "
             "in a CSV the columns are path,intent."
         )
-    require_files(clips)
+    if require:
+        require_files(clips)
     return clips
 
 
@@ -134,9 +131,14 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def missing_clips(clips: Iterable[Clip]) -> List[Clip]:
+    """The clips that are not there."""
+    return [clip for clip in clips if not _is_file(clip.path)]
+
+
 def require_files(clips: Iterable[Clip]) -> None:
     """Raises DataError, naming clips and intents, unless every clip is there."""
-    _refuse([f"{clip.name} (intent {clip.intent})" for clip in clips if not _is_file(clip.path)], "missing")
+    _refuse([f"{clip.name} (intent {clip.intent})" for clip in missing_clips(clips)], "missing")
 
 
 def _refuse(problems: Sequence[str], what: str) -> None:
@@ -160,8 +162,8 @@ def read_samples(clip: Clip) -> np.ndarray:
     return samples
 
 
-def read_features(clips: Sequence[Clip], n_mels: int) -> FeatureSet:
-    """The log-mels of all clips, in order.
+def read_all_samples(clips: Sequence[Clip]) -> List[np.ndarray]:
+    """The audio of all clips, in order.
 
     Raises:
         DataError: Some clips cannot be used; all of them are named.
@@ -169,38 +171,55 @@ def read_features(clips: Sequence[Clip], n_mels: int) -> FeatureSet:
 
     def read(clip: Clip) -> Any:
         try:
-            return log_mel(read_samples(clip), n_mels)
+            return read_samples(clip)
         except AudioError as error:
             return error
 
     with ThreadPoolExecutor(4) as pool:
-        spectrograms = list(pool.map(read, clips))
-    _refuse([str(result) for result in spectrograms if isinstance(result, AudioError)], "cannot be used")
-    return FeatureSet(list(clips), spectrograms)
+        results = list(pool.map(read, clips))
+    _refuse([str(result) for result in results if isinstance(result, AudioError)], "cannot be used")
+    return results
 
 
 def hold_out(clips: Sequence[Clip], share: float, seed: int) -> Tuple[List[Clip], List[Clip]]:
-    """Clips to train on and clips held out, every intent alike; equal transcripts stay together.
+    """Clips to train on and clips held out: of other speakers where all are known, else of other transcripts.
 
-    An intent keeps at least two thirds of its clips; one with fewer than four gives none away.
+    An intent keeps at least two thirds of its clips. Where there are fewer than `FEW` of an intent none is given away:
+    each is needed to learn from.
     """
-    rng = random.Random(seed)
-    groups: Dict[str, Dict[str, List[Clip]]] = defaultdict(lambda: defaultdict(list))
-    for clip in clips:
-        groups[clip.intent][clip.transcript.strip().lower() or str(clip.path)].append(clip)
-    held_out: List[Clip] = []
-    for intent in sorted(groups):
-        total = sum(len(group) for group in groups[intent].values())
-        wanted = max(1, round(total * share)) if share and total >= 4 else 0
-        keys = sorted(groups[intent])
-        rng.shuffle(keys)
-        taken: List[Clip] = []
-        for key in keys:
-            if len(taken) < wanted and len(taken) + len(groups[intent][key]) <= total // 3:
-                taken += groups[intent][key]
-        held_out += taken
+    if len(clips) < FEW * len({clip.intent for clip in clips}):
+        return list(clips), []
+    if all(clip.speaker for clip in clips):
+        wanted = round(len(clips) * share)
+        held_out = _take([("", clip.speaker, clip) for clip in clips], {"": wanted}, seed)
+    else:
+        totals = Counter(clip.intent for clip in clips)
+        wanted_of = {intent: max(1, round(total * share)) if share and total >= FEW else 0 for intent, total in totals.items()}
+        said = [(clip.intent, clip.transcript.strip().lower() or str(clip.path), clip) for clip in clips]
+        held_out = _take(said, wanted_of, seed)
     chosen = set(map(id, held_out))
     return [clip for clip in clips if id(clip) not in chosen], held_out
+
+
+def _take(keyed: Sequence[Tuple[str, str, Clip]], wanted: Dict[str, int], seed: int) -> List[Clip]:
+    """Whole groups, at random, until every part has the clips `wanted`; (part, group, clip)."""
+    rng = random.Random(seed)
+    totals = Counter(clip.intent for _, _, clip in keyed)
+    groups: Dict[str, Dict[str, List[Clip]]] = defaultdict(lambda: defaultdict(list))
+    for part, group, clip in keyed:
+        groups[part][group].append(clip)
+    taken: List[Clip] = []
+    for part in sorted(groups):
+        keys = sorted(groups[part])
+        rng.shuffle(keys)
+        of_part: List[Clip] = []
+        for key in keys:
+            more = of_part + groups[part][key]
+            fits = all(count <= totals[intent] // 3 for intent, count in Counter(clip.intent for clip in more).items())
+            if len(of_part) < wanted[part] and fits:
+                of_part = more
+        taken += of_part
+    return taken
 
 
 def intent_counts(clips: Iterable[Clip]) -> Dict[str, int]:

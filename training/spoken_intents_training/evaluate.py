@@ -1,67 +1,121 @@
-"""How well a model hears a data set: accuracy, macro-F1, and a table by intent. Needs no torch."""
+"""How well a model hears a data set: accuracy, confusion, calibration, what is out of scope. Needs no torch."""
 
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
+from spoken_intents.audio import SUFFIXES
 from spoken_intents.errors import DataError
-from spoken_intents.recognizer import Recognition, Recognizer
-from spoken_intents_training.dataset import Clip, read_samples
+from spoken_intents.recognizer import NON_SPEECH, Recognition, Recognizer
+from spoken_intents_training.dataset import Clip, read_clips, read_samples
+from spoken_intents_training.metrics import (
+    auroc,
+    by_intent,
+    calibration_error,
+    confusion,
+    macro_f1,
+    suggest_threshold,
+    wilson_interval,
+)
+
+NO_SPEECH = "no speech"  # what reports call an utterance that was taken for noise
+Progress = Callable[[Sequence[Clip]], Any]  # yields the clips, and shows how many are done
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was heard of each clip, and the figures that follow."""
+    """What was heard of each clip, and the figures that follow.
+
+    Attributes:
+        clips: At least one.
+        heard: What was heard of each.
+        out_of_scope: What was heard of clips that belong to no intent; may be empty.
+        conditions: Rows of `conditions.measure_conditions`; may be empty.
+    """
 
     clips: List[Clip]
     heard: List[Recognition]
+    out_of_scope: List[Recognition] = field(default_factory=list)
+    conditions: List[Dict[str, Any]] = field(default_factory=list)
 
     @property
     def right(self) -> np.ndarray:
         """Whether each clip was heard right, shape (clips,)."""
         return np.array([self.heard_intent(i) == clip.intent for i, clip in enumerate(self.clips)])
 
+    @property
+    def confidences(self) -> np.ndarray:
+        """How sure the model was of what it heard, no speech included, shape (clips,)."""
+        return np.array([heard.confidence if heard.is_speech else heard.non_speech for heard in self.heard])
+
+    @property
+    def accepted(self) -> np.ndarray:
+        """Whether each clip was heard as some intent, shape (clips,)."""
+        return np.array([heard.is_speech for heard in self.heard])
+
     def heard_intent(self, index: int) -> str:
         """The intent heard; empty when the clip was taken for no speech."""
         return self.heard[index].intent if self.heard[index].is_speech else ""
 
-    def by_intent(self) -> Dict[str, Dict[str, float]]:
+    def by_intent(self) -> Dict[str, Dict[str, Any]]:
         """Precision, recall, F1 and clips of every intent that was said or heard."""
-        said = [clip.intent for clip in self.clips]
-        heard = [self.heard_intent(i) for i in range(len(said))]
-        rows = {}
-        for intent in sorted(set(said) | set(heard) - {""}):
-            both = sum(s == h == intent for s, h in zip(said, heard))
-            precision = both / max(1, heard.count(intent))
-            recall = both / max(1, said.count(intent))
-            f1 = 2 * precision * recall / (precision + recall) if both else 0.0
-            rows[intent] = {"precision": precision, "recall": recall, "f1": f1, "n": said.count(intent)}
-        return rows
+        return by_intent(*self._said_and_heard())
+
+    def calibration(self) -> Optional[Dict[str, Any]]:
+        """`metrics.calibration_error` of what was heard as some intent: nobody gets to see the others' confidence."""
+        accepted = self.accepted
+        return calibration_error(self.confidences[accepted], self.right[accepted]) if accepted.any() else None
+
+    def suggested_threshold(self) -> Optional[float]:
+        """The threshold to give Rasa's FallbackClassifier; None when no clip was heard right."""
+        right, confidences = self.right, self.confidences
+        if not right.any():
+            return None
+        return suggest_threshold(
+            confidences[right],
+            confidences[self.accepted & ~right],
+            [heard.confidence for heard in self.out_of_scope if heard.is_speech],
+        )
+
+    def worst(self, n: int) -> List[int]:
+        """Up to `n` clips to listen to: the wrong ones, the surest first; then the right ones, the least sure first."""
+        right, confidences = self.right, self.confidences
+        return sorted(range(len(right)), key=lambda i: (right[i], confidences[i] if right[i] else -confidences[i]))[:n]
 
     def as_json(self) -> Dict[str, Any]:
         """The figures, and every clip that was heard wrong."""
-        by_intent = self.by_intent()
-        low, high = wilson_interval(int(self.right.sum()), len(self.clips))
+        right, rows = self.right, self.by_intent()
         return {
-            "accuracy": float(self.right.mean()),
-            "accuracy_95": [low, high],
-            "macro_f1": float(np.mean([row["f1"] for row in by_intent.values()])),
+            "accuracy": float(right.mean()),
+            "accuracy_95": list(wilson_interval(int(right.sum()), len(right))),
+            "macro_f1": macro_f1(rows),
             "n": len(self.clips),
-            "milliseconds_per_clip": float(np.median([recognition.milliseconds for recognition in self.heard])),
-            "intents": by_intent,
-            "wrong": [
-                {
-                    "clip": clip.name,
-                    "intent": clip.intent,
-                    "heard": self.heard_intent(i) or None,
-                    "confidence": round(self.heard[i].confidence, 4),
-                    "transcript": clip.transcript,
-                }
-                for i, clip in enumerate(self.clips)
-                if not self.right[i]
-            ],
+            "rejected": int((~self.accepted).sum()),
+            "milliseconds_per_clip": float(np.median([heard.milliseconds for heard in self.heard])),
+            "intents": rows,
+            "confusion": confusion(*self._said_and_heard(), NO_SPEECH),
+            "calibration": self.calibration(),
+            "suggested_threshold": self.suggested_threshold(),
+            "at_threshold": self._at_threshold(),
+            "out_of_scope": self._out_of_scope(),
+            "conditions": self.conditions,
+            "wrong": [self.told(i) for i in np.flatnonzero(~right)],
+        }
+
+    def told(self, index: int) -> Dict[str, Any]:
+        """One clip: what was said, what was heard, and how surely."""
+        clip = self.clips[index]
+        return {
+            "clip": clip.name,
+            "intent": clip.intent,
+            "heard": self.heard_intent(index) or None,
+            "confidence": round(float(self.confidences[index]), 4),
+            "transcript": clip.transcript,
         }
 
     def table(self) -> Table:
@@ -70,27 +124,94 @@ class Evaluation:
         for name in ("clips", "precision", "recall", "F1"):
             table.add_column(name, justify="right")
         for intent, row in self.by_intent().items():
-            table.add_row(intent, str(row["n"]), *(f"{row[name]:.1%}" for name in ("precision", "recall", "f1")))
+            table.add_row(escape(intent), str(row["n"]), *(f"{row[name]:.1%}" for name in ("precision", "recall", "f1")))
         return table
+
+    def _said_and_heard(self) -> "tuple[List[str], List[str]]":
+        return [clip.intent for clip in self.clips], [self.heard_intent(i) for i in range(len(self.clips))]
+
+    def _scores(self) -> np.ndarray:
+        """What a threshold is compared with; below any threshold for what was rejected anyway."""
+        return np.where(self.accepted, self.confidences, 0.0)
+
+    def _outside_scores(self) -> np.ndarray:
+        return np.array([heard.confidence if heard.is_speech else 0.0 for heard in self.out_of_scope])
+
+    def _at_threshold(self) -> Optional[Dict[str, Optional[float]]]:
+        """What the suggested threshold does: shares, None of what there is none of."""
+        threshold = self.suggested_threshold()
+        if threshold is None:
+            return None
+        right, scores = self.right, self._scores()
+        groups = {"right_kept": scores[right] >= threshold, "wrong_rejected": scores[~right] < threshold}
+        groups["out_of_scope_rejected"] = self._outside_scores() < threshold
+        return {name: float(group.mean()) if len(group) else None for name, group in groups.items()}
+
+    def _out_of_scope(self) -> Optional[Dict[str, Any]]:
+        if not self.out_of_scope:
+            return None
+        heard_as = Counter(heard.intent if heard.is_speech else NO_SPEECH for heard in self.out_of_scope)
+        return {
+            "n": len(self.out_of_scope),
+            "auroc": auroc(self._scores(), self._outside_scores()),
+            "heard_as": dict(heard_as.most_common()),
+        }
 
 
 def evaluate(
-    recognizer: Recognizer, clips: Sequence[Clip], progress: Callable[[Sequence[Clip]], Any] = lambda clips: clips
+    recognizer: Recognizer,
+    clips: Sequence[Clip],
+    progress: Progress = lambda clips: clips,
+    out_of_scope: Sequence[Clip] = (),
 ) -> Evaluation:
     """Classifies every clip, one by one, as serving does.
 
+    Args:
+        out_of_scope: Clips that belong to no intent, whatever theirs is called.
+
     Raises:
-        DataError: No clip.
+        DataError: No clip, or one whose intent the model does not know.
         AudioError: A clip that cannot be used.
     """
     if not clips:
         raise DataError("No clip to evaluate on.")
-    return Evaluation(list(clips), [recognizer.classify(read_samples(clip)) for clip in progress(clips)])
+    _require_known(clips, recognizer.labels)
+    heard, outside = (
+        [recognizer.classify(read_samples(clip)) for clip in progress(part)] if part else [] for part in (clips, out_of_scope)
+    )
+    return Evaluation(list(clips), heard, outside)
 
 
-def wilson_interval(right: int, n: int) -> Tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
-    z, share = 1.96, right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return float(middle - half), float(middle + half)
+def _require_known(clips: Sequence[Clip], labels: Sequence[str]) -> None:
+    known = [label for label in labels if label != NON_SPEECH]
+    unknown = Counter(clip.intent for clip in clips if clip.intent not in known)
+    if unknown:
+        raise DataError(
+            f"The model knows nothing of {', '.join(f'{intent} ({n} clips)' for intent, n in sorted(unknown.items()))}. "
+            f"It knows {', '.join(known)}. Clips that belong to no intent are for --out-of-scope."
+        )
+
+
+def recordings(folder: Path) -> List[Path]:
+    """The recordings in a folder and in those below it, in alphabetical order.
+
+    Raises:
+        DataError: No such folder, or no recording in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such directory.")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise DataError(f"{folder}: holds no recording ({', '.join(SUFFIXES)}).")
+    return found
+
+
+def out_of_scope_clips(source: Path) -> List[Clip]:
+    """Clips that belong to no intent: what an nlu.yml or CSV lists, or every recording in a folder.
+
+    Raises:
+        DataError: Nothing of the kind.
+    """
+    if source.is_dir():
+        return [Clip(path, "", str(path.relative_to(source))) for path in recordings(source)]
+    return read_clips(source)

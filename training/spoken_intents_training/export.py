@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import tempfile
 import warnings
 from dataclasses import asdict
@@ -15,17 +16,18 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from safetensors import SafetensorError  # type: ignore[attr-defined]
 from safetensors.torch import load_file, save_file
+from transformers import WhisperForAudioClassification
 
 from spoken_intents.errors import ModelError
-from spoken_intents.features import FrontEnd
-from spoken_intents.recognizer import ENCODER, FORMAT, FP32, INT8, MODEL_JSON
+from spoken_intents.features import MAX_FRAMES, FrontEnd
+from spoken_intents.recognizer import ENCODER, FORMAT, FP32, INT8, MODEL_JSON, read_model_json
 from spoken_intents_training.modeling import ShortContextClassifier
 
 
 class _Graph(torch.nn.Module):
     """One utterance, no mask: what serving runs."""
 
-    def __init__(self, model: ShortContextClassifier) -> None:
+    def __init__(self, model: WhisperForAudioClassification) -> None:
         super().__init__()
         self.model = model
 
@@ -34,7 +36,7 @@ class _Graph(torch.nn.Module):
 
 
 def export(
-    model: ShortContextClassifier, out: Path, description: Dict[str, Any], parity_on: Sequence[np.ndarray]
+    model: WhisperForAudioClassification, out: Path, description: Dict[str, Any], parity_on: Sequence[np.ndarray]
 ) -> Dict[str, Any]:
     """Writes the artefact to `out` and returns its ``model.json``.
 
@@ -44,23 +46,30 @@ def export(
     """
     out.mkdir(parents=True, exist_ok=True)
     model = model.eval()
-    export_onnx(model, out)
-    described = {
-        "format": FORMAT,
-        **description,
-        "front_end": asdict(FrontEnd(n_mels=model.config.num_mel_bins)),
-        "parity": measure_parity(model, out, parity_on),
-    }
-    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, out / ENCODER, metadata={"format": "pt"})
-    # Last: a directory with a model.json is complete.
-    (out / MODEL_JSON).write_text(json.dumps(described, indent=2) + "\n")
+    front_end = FrontEnd(n_mels=model.config.num_mel_bins, padded=not isinstance(model, ShortContextClassifier))
+    with tempfile.TemporaryDirectory(dir=out, prefix=".exporting-") as folder:
+        made = Path(folder)
+        export_onnx(model, made)
+        described = {
+            "format": FORMAT,
+            **description,
+            "front_end": asdict(front_end),
+            "parity": measure_parity(model, made, parity_on),
+        }
+        weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, made / ENCODER, metadata={"format": "pt"})
+        (made / MODEL_JSON).write_text(json.dumps(described, indent=2) + "\n")
+        # A directory with a model.json is complete: the old one goes first, the new one comes last.
+        (out / MODEL_JSON).unlink(missing_ok=True)
+        for name in (INT8, FP32, ENCODER, MODEL_JSON):
+            os.replace(made / name, out / name)
     return described
 
 
-def export_onnx(model: ShortContextClassifier, out: Path) -> None:
+def export_onnx(model: WhisperForAudioClassification, out: Path) -> None:
     """Writes the fp32 and the int8 graph: input_features (1, n_mels, frames) -> logits (1, labels)."""
-    example = torch.zeros(1, model.config.num_mel_bins, 200)
+    short = isinstance(model, ShortContextClassifier)
+    example = torch.zeros(1, model.config.num_mel_bins, 200 if short else MAX_FRAMES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes on its own internals
         torch.onnx.export(
@@ -69,7 +78,7 @@ def export_onnx(model: ShortContextClassifier, out: Path) -> None:
             str(out / FP32),
             input_names=["input_features"],
             output_names=["logits"],
-            dynamic_axes={"input_features": {2: "frames"}},
+            dynamic_axes={"input_features": {2: "frames"}} if short else None,
             opset_version=17,
             dynamo=False,
         )
@@ -87,7 +96,7 @@ def export_onnx(model: ShortContextClassifier, out: Path) -> None:
             root.setLevel(level)
 
 
-def measure_parity(model: ShortContextClassifier, out: Path, spectrograms: Sequence[np.ndarray]) -> Dict[str, Any]:
+def measure_parity(model: WhisperForAudioClassification, out: Path, spectrograms: Sequence[np.ndarray]) -> Dict[str, Any]:
     """How far the graphs' logits are from torch's, and how often int8 agrees on the first label."""
     sessions = {name: onnxruntime.InferenceSession(str(out / name), providers=["CPUExecutionProvider"]) for name in (FP32, INT8)}
     fp32_difference, agree = 0.0, 0
@@ -100,16 +109,23 @@ def measure_parity(model: ShortContextClassifier, out: Path, spectrograms: Seque
     return {"n": len(spectrograms), "fp32_max_difference": fp32_difference, "int8_same_first_label": agree}
 
 
-def load_weights(model: ShortContextClassifier, file: Path) -> None:
-    """Loads an artefact's weights into a model with the same labels.
+def load_weights(model: WhisperForAudioClassification, directory: Path, labels: Sequence[str], base_model: str) -> None:
+    """Loads an artefact's weights into a model of the same labels, pooling and base model.
 
     Raises:
-        ModelError: They belong to another base model or to other labels.
+        ModelError: They belong to other labels or to another base model, or cannot be read.
     """
-    try:
-        model.load_state_dict({name: tensor.float() for name, tensor in load_file(file).items()})
-    except (OSError, RuntimeError, SafetensorError) as error:
+    described = read_model_json(directory)
+    stop = "Fine-tuning cannot go on from the previous model: "
+    if set(described["labels"]) != set(labels):
+        new, gone = sorted(set(labels) - set(described["labels"])), sorted(set(described["labels"]) - set(labels))
+        changes = [f"{word} {', '.join(names)}" for word, names in (("new:", new), ("gone:", gone)) if names]
+        raise ModelError(f"{stop}the intents changed ({'; '.join(changes)}). Train without --finetune.")
+    if described.get("base_model") != base_model:
         raise ModelError(
-            f"Fine-tuning cannot go on from the previous model: {str(error).splitlines()[0]} "
-            "The intents or the base model changed. Train without --finetune."
-        ) from None
+            f"{stop}it was made from base_model {described.get('base_model')!r}, not {base_model!r}. Train without --finetune."
+        )
+    try:
+        model.load_state_dict({name: tensor.float() for name, tensor in load_file(directory / ENCODER).items()})
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{stop}{str(error).splitlines()[0]} The recipe's pooling changed? Train without --finetune.") from None

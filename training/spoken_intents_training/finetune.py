@@ -1,7 +1,9 @@
-"""Fine-tunes a Whisper encoder on spoken examples and writes the model artefact."""
+"""Fine-tuning from clips to model artefact: read, hold out, fit the classifier, train, calibrate, export."""
 
+import json
 import logging
-import math
+import os
+import shutil
 import tempfile
 import time
 import warnings
@@ -12,39 +14,54 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, cast
 import numpy as np
 import torch
 import transformers
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from spoken_intents.features import log_mel
-from spoken_intents.recognizer import ENCODER, NON_SPEECH, softmax
-from spoken_intents_training.dataset import Clip, FeatureSet, hold_out, intent_counts, read_features
+from spoken_intents.errors import TrainingError
+from spoken_intents.recognizer import NON_SPEECH, softmax
+from spoken_intents_training.batches import Examples
+from spoken_intents_training.card import model_card
+from spoken_intents_training.dataset import Clip, hold_out, intent_counts, read_all_samples
 from spoken_intents_training.export import export, load_weights
+from spoken_intents_training.loop import console, last_checkpoint, run
+from spoken_intents_training.metrics import suggest_threshold
 from spoken_intents_training.modeling import ShortContextClassifier, encode, load_base, pad_batch, statistics
 from spoken_intents_training.nonspeech import non_speech_clips
 from spoken_intents_training.recipe import Recipe
 from spoken_intents_training.sources import files_fingerprint
 
 logger = logging.getLogger(__name__)
-console = Console(soft_wrap=True)
+
+CHECKPOINTS = "checkpoints"  # in the model's directory, until it is complete
+CARD = "README.md"
+PROBE_C = 0.03  # of the logistic regression that fine-tuning begins with
+PARITY_CLIPS = 32
 
 
 def train(
-    clips: Sequence[Clip], base_model: str, recipe: Recipe, out: Path, continue_from: Optional[Path] = None
+    clips: Sequence[Clip],
+    base_model: str,
+    recipe: Recipe,
+    out: Path,
+    continue_from: Optional[Path] = None,
+    checkpoints: Optional[Path] = None,
+    tensorboard: Optional[Path] = None,
 ) -> Dict[str, Any]:
     """Fine-tunes on `clips`, writes the artefact to `out`, and returns its ``model.json``.
+
+    Under ``accelerate launch`` every process calls this with the same arguments; the first one writes, the others
+    return an empty dictionary.
 
     Args:
         clips: Spoken examples; every file must be there.
         base_model: See `modeling.load_base`.
         out: Directory of the artefact; made when missing.
         continue_from: An artefact whose weights to start from instead of the base model's; same labels.
+        checkpoints: Directory for checkpoints; training goes on from the last one there. None: none are written.
+        tensorboard: Directory for TensorBoard's event file.
 
     Raises:
         DataError: Too few intents, or clips that cannot be used.
-        ModelError: The base model cannot be loaded.
+        ModelError: The base model, or the one to continue from, cannot be loaded or does not fit.
+        TrainingError: The loss is no number any more.
     """
     began = time.monotonic()
     transformers.logging.set_verbosity_error()
@@ -52,251 +69,179 @@ def train(
     transformers.set_seed(recipe.seed)
     counts = intent_counts(clips)
     lone = [intent for intent, count in counts.items() if count == 1]
-    if lone:
+    if lone and is_first_process():
         logger.warning("Intents with a single clip, too few to learn from: %s. Record more of them.", ", ".join(lone))
-    labels = [*counts, NON_SPEECH]
-    model = load_base(base_model, labels, recipe.pooling)
+    labels = [*counts, NON_SPEECH] if recipe.non_speech_share else [*counts]
+    model = load_base(base_model, labels, recipe.pooling, recipe.context)
     if continue_from is not None:
-        load_weights(model, continue_from / ENCODER)
-    n_mels = model.config.num_mel_bins
-
-    learnt, held_out = hold_out(clips, recipe.held_out_share, recipe.seed)
-    with console.status(f"Reading {len(clips)} clips ..."):
-        features = read_features([*learnt, *held_out], n_mels)
-    train_set, test_set = _split(features, len(learnt))
-    noises = non_speech_clips(max(12, round(len(clips) * recipe.non_speech_share)), recipe.seed)
-    noise_spectrograms = [log_mel(noise, n_mels) for noise in noises]
-    n_held_noises = max(2, round(len(noises) * recipe.held_out_share))
-
-    console.print(
-        f"Fine-tuning [bold]{base_model}[/] on {len(learnt)} clips of {len(counts)} intents "
-        f"and {len(noises) - n_held_noises} noises; {len(held_out)} clips held out."
-    )
-    data = _Examples(
-        recipe.augment,
-        train_set.spectrograms + noise_spectrograms[n_held_noises:],
-        [labels.index(clip.intent) for clip in learnt] + [labels.index(NON_SPEECH)] * (len(noises) - n_held_noises),
-    )
-    if recipe.pooling == "statistics" and continue_from is None:
-        with console.status("Fitting the classifier on the frozen encoder ..."):
-            fit_classifier(model, data)
-    _run_trainer(model, data, recipe)
-
-    fit = test_set if held_out else train_set
-    spectrograms = fit.spectrograms + noise_spectrograms[:n_held_noises]
-    truth = [labels.index(clip.intent) for clip in fit.clips] + [labels.index(NON_SPEECH)] * n_held_noises
-    logits = predict(model, spectrograms)
-    temperature = fit_temperature(logits, np.array(truth)) if held_out else 1.0
-    speech = logits[: len(fit.clips)]
-    right = int((speech.argmax(axis=1) == truth[: len(fit.clips)]).sum())
-    metrics = {
-        "held_out": bool(held_out),  # false: measured on what was learnt, because there were too few clips
-        "n": len(fit.clips),
-        "accuracy": right / len(fit.clips),
-        "noises": n_held_noises,
-        "noises_rejected": int((logits[len(fit.clips) :].argmax(axis=1) == labels.index(NON_SPEECH)).sum()),
-        "seconds": round(time.monotonic() - began, 1),
+        load_weights(model, continue_from, labels, base_model)
+    freeze(model, recipe.frozen_layers)
+    learnt, held_out = read_examples(clips, labels, recipe, model.config.num_mel_bins)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = checkpoints or Path(temporary)
+        if recipe.pooling == "statistics" and continue_from is None and not last_checkpoint(folder):
+            with console.status("Fitting the classifier on the frozen encoder ..."):
+                fit_classifier(cast(ShortContextClassifier, model), learnt)
+        log = run(model, learnt, recipe, folder, checkpoints is not None, tensorboard)
+    if not is_first_process():
+        return {}
+    measured_on = held_out or learnt
+    spectrograms = list(measured_on.plain())
+    logits, truth = predict(model, spectrograms), np.array(measured_on.targets)
+    metrics = {**_metrics(logits, truth, labels, bool(held_out)), "seconds": round(time.monotonic() - began, 1)}
+    temperature = fit_temperature(logits, truth) if held_out else 1.0
+    description = {
+        "labels": labels,
+        "temperature": temperature,
+        "suggested_threshold": _threshold(logits / temperature, truth, len(counts)) if held_out else None,
+        "base_model": base_model,
+        "recipe": asdict(recipe),
+        "data": {"clips": counts, "fingerprint": files_fingerprint([clip.path for clip in clips])},
+        "metrics": metrics,
+        "log": log,
     }
-    described = export(
-        model,
-        out,
-        {
-            "labels": labels,
-            "temperature": temperature,
-            "base_model": base_model,
-            "recipe": asdict(recipe),
-            "data": {"clips": counts, "fingerprint": files_fingerprint([clip.path for clip in clips])},
-            "metrics": metrics,
-        },
-        parity_on=fit.spectrograms[:32],
-    )
-    where = "held-out" if held_out else "learnt (too few to hold any out)"
+    described = export(model, out, description, parity_on=spectrograms[:PARITY_CLIPS])
+    (out / CARD).write_text(model_card(described))
+    where = "held-out" if held_out else "learnt (none held out)"
     console.print(
-        f"Heard [bold]{right} of {len(fit.clips)}[/] {where} clips right ({metrics['accuracy']:.1%}); rejected "
-        f"{metrics['noises_rejected']} of {n_held_noises} held-out noises. Took {time.monotonic() - began:.0f} s."
+        f"Heard [bold]{metrics['right']} of {metrics['n']}[/] {where} clips right ({metrics['accuracy']:.1%}); rejected "
+        f"{metrics['noises_rejected']} of {metrics['noises']} {where.split()[0]} noises. Took {time.monotonic() - began:.0f} s."
     )
     return described
 
 
-def _split(features: FeatureSet, size: int) -> Tuple[FeatureSet, FeatureSet]:
+def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, recipe: Recipe, resume: bool) -> Path:
+    """Where this training's checkpoints go, inside `out`: what lies there is gone on from with `resume`, else it is new.
+
+    Raises:
+        TrainingError: An interrupted training lies there and `resume` was not asked for, or it was another one.
+    """
+    folder = out / CHECKPOINTS
+    started_from = folder / "started_from.json"
+    now = {
+        "base model": base_model,
+        "recipe": json.loads(json.dumps(asdict(recipe))),
+        "clips": files_fingerprint([clip.path for clip in clips]),
+    }
+    if not is_first_process():
+        return folder
+    if last_checkpoint(folder) and not resume:
+        raise TrainingError(
+            f"{folder} holds an interrupted training. Go on with --resume, or delete that directory to begin anew."
+        )
+    if resume and last_checkpoint(folder):
+        before = json.loads(started_from.read_text())
+        changed = [name for name in now if before[name] != now[name]]
+        if changed:
+            raise TrainingError(
+                f"The training in {folder} began with another {' and other '.join(changed)}. Resume it with what it began "
+                "with, or delete that directory to begin anew."
+            )
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    started_from.write_text(json.dumps(now))
+    return folder
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that prints and writes; the only one but under ``accelerate launch``."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def read_examples(clips: Sequence[Clip], labels: Sequence[str], recipe: Recipe, n_mels: int) -> Tuple[Examples, Examples]:
+    """Examples to learn from and examples held out, made-up noises among both.
+
+    Raises:
+        DataError: Clips that cannot be used.
+    """
+    learnt, held_out = hold_out(clips, recipe.held_out_share, recipe.seed)
+    with console.status(f"Reading {len(clips)} clips ..."):
+        samples = read_all_samples([*learnt, *held_out])
+    noises: List[np.ndarray] = []
+    if NON_SPEECH in labels:
+        noises = non_speech_clips(max(12, round(len(clips) * recipe.non_speech_share)), recipe.seed)
+    held_noises = max(2, round(len(noises) * recipe.held_out_share)) if noises and held_out else 0
+    if is_first_process():
+        console.print(
+            f"Learning from {len(learnt)} clips of {len({clip.intent for clip in clips})} intents and "
+            f"{len(noises) - held_noises} noises; {len(held_out)} clips held out."
+        )
+
+    def examples(clips: Sequence[Clip], samples: List[np.ndarray], noises: List[np.ndarray]) -> Examples:
+        targets = [labels.index(clip.intent) for clip in clips] + [labels.index(NON_SPEECH) for _ in noises]
+        names = [clip.name for clip in clips] + ["a made-up noise" for _ in noises]
+        return Examples(samples + noises, targets, names, recipe, n_mels)
+
     return (
-        FeatureSet(features.clips[:size], features.spectrograms[:size]),
-        FeatureSet(features.clips[size:], features.spectrograms[size:]),
+        examples(learnt, samples[: len(learnt)], noises[held_noises:]),
+        examples(held_out, samples[len(learnt) :], noises[:held_noises]),
     )
 
 
-class _Examples(Dataset):
-    def __init__(self, augment: bool, spectrograms: List[np.ndarray], targets: List[int]) -> None:
-        self._augment = augment
-        self.spectrograms, self.targets = spectrograms, targets
-        self.lengths = [spectrogram.shape[1] for spectrogram in spectrograms]
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> Dict[str, Any]:
-        spectrogram = self.spectrograms[index]
-        return {"input_features": blank_out(vary(spectrogram)) if self._augment else spectrogram, "labels": self.targets[index]}
-
-
-def vary(spectrogram: np.ndarray) -> np.ndarray:
-    """As somebody else would say it: up to 15 % faster or slower, by a vocal tract up to 10 % longer or shorter.
-
-    Resamples the log-mel as a picture (vocal tract length perturbation, Jaitly and Hinton 2013).
-    """
-    bands, frames = spectrogram.shape
-    picture = spectrogram
-    for axis, places in (
-        (0, np.clip(np.arange(bands) * np.random.uniform(0.9, 1.1), 0, bands - 1)),
-        (1, np.arange(0, frames - 1, np.random.uniform(0.85, 1.15))),
-    ):
-        low = np.minimum(places.astype(int), picture.shape[axis] - 2)
-        share = (places - low).astype(np.float32)
-        share = share[:, None] if axis == 0 else share
-        picture = np.take(picture, low, axis) * (1 - share) + np.take(picture, low + 1, axis) * share
-    return picture
+def _metrics(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str], held_out: bool) -> Dict[str, Any]:
+    heard, speech = logits.argmax(axis=1), np.array([labels[target] != NON_SPEECH for target in truth])
+    right = heard == truth
+    return {
+        "held_out": held_out,  # false: measured on what was learnt, because none were held out
+        "n": int(speech.sum()),
+        "right": int(right[speech].sum()),
+        "accuracy": float(right[speech].mean()),
+        "noises": int((~speech).sum()),
+        "noises_rejected": int(right[~speech].sum()),
+    }
 
 
-def blank_out(spectrogram: np.ndarray) -> np.ndarray:
-    """A copy with two stretches of time (up to 250 ms) and two of frequency (up to 11 bands) at its lowest value.
-
-    SpecAugment (Park et al. 2019). Draws from NumPy's global generator, which `transformers.set_seed` seeds.
-    """
-    blanked, lowest = spectrogram.copy(), spectrogram.min()
-    bands, frames = blanked.shape
-    for _ in range(2):
-        blanked[:, _stretch(frames, min(25, frames // 6))] = lowest
-        blanked[_stretch(bands, 11)] = lowest
-    return blanked
+def _threshold(logits: np.ndarray, truth: np.ndarray, n_intents: int) -> Optional[float]:
+    """The FallbackClassifier's threshold that the held-out clips suggest; None when none was heard right."""
+    confidences = softmax(logits)[:, :n_intents].max(axis=1)
+    heard, speech = logits.argmax(axis=1), truth < n_intents
+    right, wrong = speech & (heard == truth), speech & (heard != truth) & (heard < n_intents)
+    return suggest_threshold(confidences[right].tolist(), confidences[wrong].tolist()) if right.any() else None
 
 
-def _stretch(size: int, longest: int) -> slice:
-    length = np.random.randint(0, longest + 1)
-    start = np.random.randint(0, size - length + 1)
-    return slice(start, start + length)
+def freeze(model: Any, layers: int) -> None:
+    """Keeps the convolutions and the first `layers` layers as they are; 0: nothing."""
+    if layers:
+        for part in (model.encoder.conv1, model.encoder.conv2, *model.encoder.layers[:layers]):
+            part.requires_grad_(False)
 
 
-def fit_classifier(model: ShortContextClassifier, data: _Examples) -> None:
+def fit_classifier(model: ShortContextClassifier, data: Examples) -> None:
     """Fits the classifier of pooled statistics by logistic regression, on the encoder as it is.
 
     Fine-tuning then starts from a classifier that knows where to pull (Kumar et al. 2022).
     """
     from sklearn.linear_model import LogisticRegression
 
-    pooled = _in_batches(model, data.spectrograms, lambda features, frames: statistics(*encode(model.encoder, features, frames)))
-    model.center.copy_(torch.from_numpy(pooled.mean(axis=0)))
-    model.scale.copy_(torch.from_numpy(pooled.std(axis=0) + 1e-4))
-    standardized = (pooled - model.center.numpy()) / model.scale.numpy()
+    if torch.cuda.is_available():
+        cast(torch.nn.Module, model).to("cuda")
+    pooled = in_batches(model, list(data.plain()), lambda features, frames: statistics(*encode(model.encoder, features, frames)))
+    center, scale = pooled.mean(axis=0), pooled.std(axis=0) + 1e-4
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # stopping early is fine: this is where training begins, not where it ends
-        regression = LogisticRegression(C=0.003, max_iter=40).fit(standardized, data.targets)
+        regression = LogisticRegression(C=PROBE_C, max_iter=60).fit((pooled - center) / scale, data.targets)
     weights, bias = np.zeros(model.classifier.weight.shape), np.full(len(model.classifier.bias), -10.0)
     if len(regression.classes_) == 2:  # scikit-learn keeps one row for two classes
-        weights[regression.classes_], bias[regression.classes_] = (
-            np.outer([-0.5, 0.5], regression.coef_[0]),
-            [-0.5, 0.5] * regression.intercept_,
-        )
+        weights[regression.classes_] = np.outer([-0.5, 0.5], regression.coef_[0])
+        bias[regression.classes_] = [-0.5, 0.5] * regression.intercept_
     else:
         weights[regression.classes_], bias[regression.classes_] = regression.coef_, regression.intercept_
     with torch.no_grad():
-        model.classifier.weight.copy_(torch.from_numpy(weights))
-        model.classifier.bias.copy_(torch.from_numpy(bias))
+        for tensor, values in (
+            (model.center, center), (model.scale, scale), (model.classifier.weight, weights), (model.classifier.bias, bias),
+        ):  # fmt: skip
+            tensor.copy_(torch.from_numpy(values))
 
 
-def _collate(examples: List[Dict[str, Any]]) -> Dict[str, torch.Tensor]:
-    features, frames = pad_batch([example["input_features"] for example in examples])
-    return {"input_features": features, "frames": frames, "labels": torch.tensor([example["labels"] for example in examples])}
-
-
-def _run_trainer(model: ShortContextClassifier, data: _Examples, recipe: Recipe) -> None:
-    steps = math.ceil(len(data) / recipe.batch_size) * recipe.epochs
-    if recipe.frozen_layers:
-        for part in (model.encoder.conv1, model.encoder.conv2, *model.encoder.layers[: recipe.frozen_layers]):
-            part.requires_grad_(False)
-    body = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": body, "lr": recipe.learning_rate},
-            {"params": model.head, "lr": recipe.head_learning_rate or recipe.learning_rate},
-        ],
-        weight_decay=recipe.weight_decay,
-    )
-    schedule = transformers.get_cosine_schedule_with_warmup(optimizer, round(steps * recipe.warmup_share), steps)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            num_train_epochs=recipe.epochs,
-            per_device_train_batch_size=recipe.batch_size,
-            max_grad_norm=recipe.max_grad_norm,
-            seed=recipe.seed,
-            use_cpu=not torch.cuda.is_available(),
-            save_strategy="no",
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            remove_unused_columns=False,
-        )
-        trainer = _LengthGroupingTrainer(
-            cast(Any, model),
-            arguments,
-            data_collator=_collate,
-            train_dataset=data,
-            optimizers=(optimizer, schedule),
-            callbacks=[_Bar()],
-        )
-        trainer.remove_callback(transformers.PrinterCallback)
-        trainer.train()
-    cast(torch.nn.Module, model).to("cpu").eval()
-
-
-class _LengthGroupingTrainer(Trainer):
-    """Batches clips of about the same length, so that little of a batch is padding."""
-
-    def _get_train_sampler(self, train_dataset: Optional[Dataset] = None) -> Any:
-        return LengthGroupedSampler(self.args.train_batch_size, lengths=cast(_Examples, self.train_dataset).lengths)
-
-
-class _Bar(TrainerCallback):
-    """One line on a terminal, a line each epoch elsewhere: epoch, loss, rate, time left."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self._losses: List[float] = []
-        self._hook = model.register_forward_hook(lambda module, inputs, output: self._losses.append(float(output.loss.detach())))
-        self._began = time.monotonic()
-        self._bar = Progress(
-            TextColumn("Fine-tuning"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._task = self._bar.add_task("", total=state.max_steps, figures="")
-        self._bar.start()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._bar.update(self._task, completed=state.global_step, figures=self._figures(state))
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._bar.disable:
-            left = (time.monotonic() - self._began) / state.global_step * (state.max_steps - state.global_step)
-            console.print(f"Fine-tuning: {self._figures(state)}, {left:.0f} s left", highlight=False)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._hook.remove()
-        self._bar.stop()
-
-    def _figures(self, state: Any) -> str:
-        recent = self._losses[-50:]
-        rate = state.global_step / (time.monotonic() - self._began)
-        epochs = f"epoch {math.ceil(state.epoch)} of {state.num_train_epochs}"
-        return f"{epochs}, loss {sum(recent) / max(1, len(recent)):.3f}, {rate:.1f} steps/s"
-
-
-def predict(model: ShortContextClassifier, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
+def predict(model: Any, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
     """Logits of every log-mel, in order, shape (clips, labels)."""
-    return _in_batches(model, spectrograms, lambda features, frames: model(features, frames).logits)
+    if isinstance(model, ShortContextClassifier):
+        return in_batches(model, spectrograms, lambda features, frames: model(features, frames).logits)
+    return in_batches(model, spectrograms, lambda features, frames: model(features).logits)
 
 
-def _in_batches(
-    model: ShortContextClassifier, spectrograms: Sequence[np.ndarray], compute: Any, batch_size: int = 16
-) -> np.ndarray:
+def in_batches(model: Any, spectrograms: Sequence[np.ndarray], compute: Any, batch_size: int = 16) -> np.ndarray:
     """`compute(features, frames)` of every log-mel, in order, in batches of about equal length."""
     order = sorted(range(len(spectrograms)), key=lambda index: spectrograms[index].shape[1])
     results: List[Any] = [None] * len(spectrograms)
@@ -304,7 +249,8 @@ def _in_batches(
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            for row, result in zip(rows, compute(*pad_batch([spectrograms[row] for row in rows])).numpy()):
+            features, frames = pad_batch([spectrograms[row] for row in rows])
+            for row, result in zip(rows, compute(features.to(model.device), frames.to(model.device)).cpu().numpy()):
                 results[row] = result
     return np.stack(results)
 

@@ -37,11 +37,6 @@ class ShortContextClassifier(WhisperForAudioClassification):
             self.register_buffer("center", torch.zeros(width))
             self.register_buffer("scale", torch.ones(width))
 
-    @property
-    def head(self) -> List[nn.Parameter]:
-        """The parameters behind the encoder."""
-        return [parameter for name, parameter in self.named_parameters() if not name.startswith("encoder.")]
-
     def forward(
         self,
         input_features: torch.Tensor,
@@ -126,12 +121,13 @@ def pad_batch(spectrograms: Sequence[np.ndarray]) -> Tuple[torch.Tensor, torch.T
     return features, frames
 
 
-def load_base(base_model: str, labels: List[str], pooling: str = "mean") -> ShortContextClassifier:
+def load_base(base_model: str, labels: List[str], pooling: str = "mean", context: str = "short") -> WhisperForAudioClassification:
     """A Whisper encoder with a new head for `labels`.
 
     Args:
         base_model: A bundled name (``whisper-mini``), a directory, or a name on the model hub.
         pooling: See `ShortContextClassifier`.
+        context: ``short``, or ``padded`` for Hugging Face's own class, which takes 30 s windows only.
 
     Raises:
         ModelError: It cannot be found or fetched, or is not Whisper.
@@ -147,7 +143,8 @@ def load_base(base_model: str, labels: List[str], pooling: str = "mean") -> Shor
         if config.model_type != "whisper":
             raise ModelError(f"base_model {base_model!r} is a {config.model_type} model; a Whisper one is needed.")
         config.pooling = pooling
-        model = ShortContextClassifier.from_pretrained(
+        made = ShortContextClassifier if context == "short" else WhisperForAudioClassification
+        model = made.from_pretrained(
             source,
             config=config,
             dtype=torch.float32,

@@ -1,5 +1,6 @@
 """How a model is fine-tuned: a validated dataclass, read by name, from a file, or from a mapping."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Tuple, Union
@@ -8,6 +9,7 @@ import yaml
 
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import ConfigError
+from spoken_intents_training.augment import AUGMENTATIONS
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -17,38 +19,48 @@ class Recipe:
     """The defaults are the reference recipe.
 
     Attributes:
+        context: What the encoder sees of a clip: ``padded`` (Hugging Face's class, every clip padded to 30 s) or
+            ``short`` (the clip's own length, in training and in serving).
         epochs: Passes over the clips.
-        batch_size: Clips a step.
+        min_steps: With few clips there are more epochs, until there are this many steps.
+        batch_size: Clips a step, over all processes.
         learning_rate: Of the encoder, and of the head where `head_learning_rate` is not given. Falls as a cosine.
         head_learning_rate: Of projector and classifier.
         pooling: What of the encoder's output the classifier gets: ``mean`` or ``statistics``; the latter's classifier
             is fitted on the frozen encoder before fine-tuning begins.
-        augment: Whether clips are varied while training: tempo, vocal tract, stretches blanked out.
+        augment: How clips are varied while training, see `augment.AUGMENTATIONS`.
         frozen_layers: The encoder's convolutions and this many of its first layers stay as they are; 0: all is trained.
         warmup_share: Share of all steps in which the learning rate rises from 0.
         weight_decay: AdamW's.
         max_grad_norm: Gradients are clipped to this norm; 0: not at all.
-        non_speech_share: Clips of noise made for the reserved non-speech output, as a share of the clips.
+        label_smoothing: Share of the target that is spread over all labels.
+        non_speech_share: Clips of noise made for the reserved non-speech output, as a share of the clips, at least
+            12; 0: none, and the output is never the answer.
         held_out_share: Share of the clips that is not trained on, to measure accuracy and fit the temperature.
         seed: Of everything random.
     """
 
+    context: str = "padded"
     epochs: int = 3
+    min_steps: int = 0
     batch_size: int = 1
     learning_rate: float = 1e-5
     head_learning_rate: Optional[float] = None
     pooling: str = "mean"
-    augment: bool = False
+    augment: Tuple[str, ...] = ()
     frozen_layers: int = 0
     warmup_share: float = 0.0
     weight_decay: float = 0.0
     max_grad_norm: float = 0.0
-    non_speech_share: float = 0.1
-    held_out_share: float = 0.1
+    label_smoothing: float = 0.0
+    non_speech_share: float = 0.0
+    held_out_share: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require(self.context in ("padded", "short"), f"context takes padded or short, got {self.context}.")
         require(1 <= self.epochs <= 1000, f"epochs takes 1 to 1000, got {self.epochs}.")
+        require(0 <= self.min_steps <= 100_000, f"min_steps takes 0 to 100000, got {self.min_steps}.")
         require(1 <= self.batch_size <= 1024, f"batch_size takes 1 to 1024, got {self.batch_size}.")
         require(0 <= self.seed < 2**32, f"seed takes 0 to {2**32 - 1}, got {self.seed}.")
         for name in ("learning_rate", "head_learning_rate"):
@@ -56,10 +68,19 @@ class Recipe:
             require(rate is None or 0 < rate < 1, f"{name} takes a number between 0 and 1, got {rate}.")
         require(0 <= self.frozen_layers <= 64, f"frozen_layers takes 0 to 64, got {self.frozen_layers}.")
         require(self.pooling in ("mean", "statistics"), f"pooling takes mean or statistics, got {self.pooling}.")
-        for name in ("warmup_share", "non_speech_share", "held_out_share"):
+        for name in ("warmup_share", "label_smoothing", "non_speech_share", "held_out_share"):
             require(0 <= getattr(self, name) < 1, f"{name} takes 0 to below 1, got {getattr(self, name)}.")
         require(self.weight_decay >= 0, f"weight_decay takes 0 or more, got {self.weight_decay}.")
         require(self.max_grad_norm >= 0, f"max_grad_norm takes 0 (no clipping) or more, got {self.max_grad_norm}.")
+        unknown = sorted(set(self.augment) - set(AUGMENTATIONS))
+        require(not unknown, f"augment takes some of {', '.join(AUGMENTATIONS)}, got {', '.join(unknown)}.")
+        if self.context == "padded":  # Hugging Face's class: its own pooling, no mask to vary lengths under
+            require(self.pooling == "mean", "pooling: statistics needs context: short.")
+            require("voice" not in self.augment, "augment: voice changes a clip's length and needs context: short.")
+
+    def epochs_for(self, clips: int) -> int:
+        """Passes over so many clips: `epochs`, or more until there are `min_steps` steps."""
+        return max(self.epochs, math.ceil(self.min_steps / math.ceil(clips / self.batch_size)))
 
 
 def load_recipe(recipe: Union[str, Mapping[str, Any]], **changes: Any) -> Recipe:

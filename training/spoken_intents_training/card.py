@@ -1,0 +1,87 @@
+"""The model card that is written beside every model: what it is, what it learnt from, how well, what to know."""
+
+from typing import Any, Dict, List
+
+from spoken_intents.recognizer import NON_SPEECH
+
+SHOWN = (
+    "context",
+    "epochs",
+    "min_steps",
+    "batch_size",
+    "learning_rate",
+    "head_learning_rate",
+    "pooling",
+    "augment",
+    "frozen_layers",
+)
+
+
+def model_card(described: Dict[str, Any]) -> str:
+    """Markdown, from the content of ``model.json``."""
+    data, metrics, parity = described["data"], described["metrics"], described["parity"]
+    intents = data["clips"]
+    lines = [
+        "# Spoken intent model",
+        "",
+        f"Hears {len(intents)} intents in speech, without transcribing it. For `spoken_intents.nlu.SpokenIntentClassifier`, "
+        "the voice channel and `spoken-intents classify`.",
+        "",
+        *_table(
+            {
+                "base model": described["base_model"],
+                "learnt from": f"{sum(intents.values())} clips, {min(intents.values())} to {max(intents.values())} of an intent",
+                "data fingerprint": data["fingerprint"],
+                "softmax temperature": f"{described['temperature']:.2f}",
+                "noise told from speech": "yes" if NON_SPEECH in described["labels"] else "no",
+                "made in": f"{metrics['seconds']:.0f} s",
+            }
+        ),
+        "",
+        "## How well it hears",
+        "",
+        _accuracy(metrics),
+        "",
+        f"On {parity['n']} clips the ONNX graph's logits differ from PyTorch's by at most {parity['fp32_max_difference']:.1e}, and "
+        f"int8 hears the same as fp32 in {parity['int8_same_first_label']}. `spoken-intents evaluate` measures more: confusions, "
+        "calibration, noise, telephone.",
+        "",
+        "## Intents",
+        "",
+        "| intent | clips |",
+        "|---|---|",
+        *(f"| {intent} | {count} |" for intent, count in intents.items()),
+        "",
+        "## Recipe",
+        "",
+        *_table({name: described["recipe"][name] for name in SHOWN}),
+        "",
+        "The whole recipe is in `model.json`.",
+        "",
+        "## What it cannot do",
+        "",
+        "- Transcribe, or hear an intent that is not in the table. What fits none should end below the threshold of Rasa's "
+        "`FallbackClassifier`" + _threshold(described) + ".",
+        "- Promise anything about callers unlike those it learnt from: other accents, ages, languages or lines. Measure on them.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(rows: Dict[str, Any]) -> List[str]:
+    shown = {name: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value for name, value in rows.items()}
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in shown.items())]
+
+
+def _accuracy(metrics: Dict[str, Any]) -> str:
+    if not metrics["held_out"]:
+        return "Not measured: every clip was learnt from. `spoken-intents evaluate` measures it on other clips."
+    return (
+        f"{metrics['right']} of {metrics['n']} clips that were held out of training were heard right ({metrics['accuracy']:.1%}); "
+        f"{metrics['noises_rejected']} of {metrics['noises']} held-out noises were told from speech."
+    )
+
+
+def _threshold(described: Dict[str, Any]) -> str:
+    value = described.get("suggested_threshold")
+    return "" if value is None else f" (suggested, from the held-out clips: {value:.2f})"

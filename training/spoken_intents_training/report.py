@@ -1,0 +1,112 @@
+"""An evaluation as one HTML page that needs no other file and no network: figures, pictures, and clips to listen to."""
+
+import io
+from base64 import b64encode
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
+
+import numpy as np
+import soundfile
+from jinja2 import Environment, StrictUndefined
+
+from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents_training.dataset import read_samples
+from spoken_intents_training.evaluate import NO_SPEECH, Evaluation
+from spoken_intents_training.plots import evaluation_plots, png, training_curves
+
+TEMPLATE = Path(__file__).with_name("report.html")
+MOST_CLIPS = 60
+MOST_BYTES = 15_000_000  # of embedded audio
+CSS_DPI = 96
+PICTURES = {  # for those who do not see them
+    "confusion": "Matrix of clips by intent said and intent heard; the diagonal was heard right.",
+    "intents": "Bars of F1 by intent, the worst on top, with recall and its interval; the table has the figures.",
+    "reliability": "Accuracy by confidence against the diagonal of perfect calibration, and a histogram of confidence.",
+    "conditions": "Accuracy as noise grows, and over the telephone; the table has the figures.",
+    "training": "Loss and learning rate over the training.",
+}
+
+
+def report(evaluation: Evaluation, description: Mapping[str, Any], command: str = "") -> str:
+    """The page.
+
+    Args:
+        description: What ``model.json`` says of the model. Of its content what is there is told.
+        command: What made this, to make it again.
+
+    Raises:
+        AudioError: A clip that was heard wrong is no longer there.
+    """
+    figures = evaluation.as_json()
+    drawn = evaluation_plots(figures)
+    if description.get("log"):
+        drawn["training"] = training_curves(description["log"])
+    clips = list(_playable(evaluation))
+    # trim: indentation of the template's tags is no indentation of the page.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(percent=lambda share: f"{share:.1%}", points=lambda share: f"{100 * share:+.1f}")
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        figures=figures,
+        wrong=clips,
+        left_out=len(figures["wrong"]) - len(clips),
+        pictures={name: _picture(name, figure) for name, figure in drawn.items()},
+        facts=_facts(description),
+        command=command,
+        date=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        no_speech=NO_SPEECH,
+    )
+
+
+def _playable(evaluation: Evaluation) -> Iterator[Dict[str, Any]]:
+    """What was heard wrong, the surest first, each with its audio, until the page is as large as it may be."""
+    left = MOST_BYTES
+    for index in evaluation.worst(min(MOST_CLIPS, int((~evaluation.right).sum()))):
+        audio = _embedded(_ogg(read_samples(evaluation.clips[index])), "audio/ogg")
+        left -= len(audio)
+        if left < 0:
+            return
+        yield {**evaluation.told(index), "audio": audio}
+
+
+def _ogg(samples: np.ndarray) -> bytes:
+    """16 kHz Ogg Opus, about 5 kB a second."""
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="OGG", subtype="OPUS")
+    return file.getvalue()
+
+
+def _embedded(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{b64encode(content).decode('ascii')}"
+
+
+def _picture(name: str, figure: Any) -> Dict[str, Any]:
+    width, height = (round(inches * CSS_DPI) for inches in figure.get_size_inches())
+    return {"data": _embedded(png(figure), "image/png"), "width": width, "height": height, "alt": PICTURES[name]}
+
+
+def _facts(description: Mapping[str, Any]) -> List[Tuple[str, str]]:
+    """What is known of the model, to be read."""
+    facts = [
+        (name, str(description[key])) for key, name in (("base_model", "Base model"), ("date", "Made")) if key in description
+    ]
+    clips = description.get("data", {}).get("clips", {})
+    if clips:
+        least, most = min(clips.values()), max(clips.values())
+        facts.append(("Learnt from", f"{sum(clips.values()):,} clips of {len(clips)} intents, {least} to {most} each"))
+    metrics = description.get("metrics", {})
+    if metrics.get("held_out"):
+        facts.append(("When it was trained", f"{metrics['accuracy']:.1%} of {metrics['n']} held-out clips heard right"))
+    if "temperature" in description:
+        facts.append(("Softmax temperature", f"{description['temperature']:.3g}"))
+    if description.get("recipe"):
+        facts.append(("Recipe", ", ".join(f"{name} {_shown(value)}" for name, value in description["recipe"].items())))
+    return facts
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " + ".join(map(str, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "none" if value is None else "no"
+    return str(value)
