@@ -1,5 +1,5 @@
 # One verb for each job. `make demo` is the place to begin.
-.PHONY: setup demo demo-short talk test test-all test-assistant check bench corpus lock clean
+.PHONY: setup demo demo-short talk test test-all test-assistant check bench reproduce corpus lock clean
 
 PYTHON := .venv/bin/python
 
@@ -31,6 +31,9 @@ check: setup      ## style and types
 
 bench: setup      ## accuracy on the bundled test part, as a table and JSON
 	@$(PYTHON) benchmarks/bench.py accuracy
+
+reproduce: setup  ## the reference task: MInDS-14 en-US from openai/whisper-base.en (needs the hub, and hours or a GPU)
+	@$(PYTHON) benchmarks/reproduce.py
 
 corpus: setup     ## speak the sentences again (needs espeak-ng, festival, flite)
 	@$(PYTHON) corpus/generate.py

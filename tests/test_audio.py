@@ -1,4 +1,4 @@
-"""Samples: PCM and float, files of every kind, and a resampler that does not care how a stream is cut."""
+"""Samples: PCM, µ-law and float, files of every kind, and a resampler that does not care how a stream is cut."""
 
 import io
 import struct
@@ -11,7 +11,16 @@ import pytest
 import soundfile
 import soxr
 
-from spoken_intents.audio import SAMPLE_RATE, SUFFIXES, StreamingResampler, float_to_pcm16, pcm16_to_float, read_audio
+from spoken_intents.audio import (
+    SAMPLE_RATE,
+    SUFFIXES,
+    StreamingResampler,
+    float_to_mulaw,
+    float_to_pcm16,
+    mulaw_to_float,
+    pcm16_to_float,
+    read_audio,
+)
 from spoken_intents.errors import AudioError
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -69,6 +78,53 @@ def test_no_bytes_are_no_samples() -> None:
 def test_an_odd_number_of_bytes_is_refused() -> None:
     with pytest.raises(AudioError, match="3 bytes of 16-bit PCM: an odd count, half a sample is missing"):
         pcm16_to_float(b"\x00\x01\x02")
+
+
+# ---------------------------------------------------------------- µ-law
+
+EVERY_PCM = np.arange(-32768, 32768)
+
+
+def test_mulaw_equals_libsndfiles() -> None:
+    held = io.BytesIO()
+    soundfile.write(held, EVERY_PCM.astype("<i2"), 8_000, format="RAW", subtype="ULAW")
+    codes = held.getvalue()
+    assert len(codes) == 65_536 and len(set(codes)) == 256
+    assert float_to_mulaw(EVERY_PCM / 32768) == codes
+    held.seek(0)
+    read, _ = soundfile.read(held, format="RAW", subtype="ULAW", samplerate=8_000, channels=1, dtype="float32")
+    np.testing.assert_array_equal(mulaw_to_float(codes), read)
+
+
+def test_known_mulaw_codes() -> None:
+    decoded = mulaw_to_float(bytes([0xFF, 0x7F, 0xFE, 0xEF, 0x80, 0x00])) * 32768
+    assert decoded.tolist() == [0, 0, 8, 132, 32124, -32124]  # the table in G.711
+    assert float_to_mulaw(np.array([0.0, 1.0, -1.0], dtype=np.float32)) == bytes([0xFF, 0x80, 0x00])
+
+
+def test_every_mulaw_code_survives_the_way_to_float_and_back() -> None:
+    codes = bytes(range(256))
+    floats = mulaw_to_float(codes)
+    assert floats.dtype == np.float32 and floats.shape == (256,)
+    back = float_to_mulaw(floats)
+    assert [(code, there) for code, there in zip(codes, back) if code != there] == [(0x7F, 0xFF)]  # the second zero
+
+
+def test_mulaws_error_is_bounded_by_the_size_of_the_sample() -> None:
+    samples = EVERY_PCM[np.abs(EVERY_PCM) < 32_635] / 32768
+    error = np.abs(mulaw_to_float(float_to_mulaw(samples)) - samples)
+    assert (error <= (np.abs(samples) + 132 / 32768) / 32 + 1e-7).all()  # half a step
+    assert error.max() > 0.01  # of the loudest
+
+
+def test_mulaw_beyond_the_range_is_clipped_not_wrapped() -> None:
+    loud = np.array([7.0, -7.0, 1.0, -1.0], dtype=np.float32)
+    assert (mulaw_to_float(float_to_mulaw(loud)) * 32768).tolist() == [32124, -32124, 32124, -32124]
+
+
+def test_no_mulaw_bytes_are_no_samples() -> None:
+    assert mulaw_to_float(b"").shape == (0,)
+    assert float_to_mulaw(np.zeros(0, dtype=np.float32)) == b""
 
 
 # ---------------------------------------------------------------- the streaming resampler

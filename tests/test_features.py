@@ -87,6 +87,41 @@ def test_the_loudest_sample_may_be_the_very_last(length: int, extractors: Dict[i
     np.testing.assert_allclose(ours, whispers(extractors[80], samples)[:, : ours.shape[1]], atol=1e-4)
 
 
+@pytest.mark.parametrize(("n_mels", "lengths"), [(80, LENGTHS[::3]), (128, [4_321, 33_333, MAX_SAMPLES])])
+def test_padded_equals_whispers_own_on_all_its_3000_frames(
+    n_mels: int, lengths: List[int], extractors: Dict[int, WhisperFeatureExtractor]
+) -> None:
+    assert MAX_SAMPLES in lengths
+    rng, compared = np.random.default_rng(n_mels), 0
+    for length in lengths:
+        samples = speech_like(length, rng)
+        ours = log_mel(samples, n_mels, padded=True)
+        assert ours.dtype == np.float32 and ours.shape == (n_mels, MAX_FRAMES)
+        np.testing.assert_allclose(ours, whispers(extractors[n_mels], samples), atol=1e-4, err_msg=str(length))
+        compared += 1
+    assert compared == len(lengths) >= 3
+
+
+@pytest.mark.parametrize("length", [1_599, 1_601, 1_641, 16_000, MAX_SAMPLES - 30])
+def test_padded_equals_whispers_own_when_the_loudest_sample_is_the_last(
+    length: int, extractors: Dict[int, WhisperFeatureExtractor]
+) -> None:
+    samples = (1e-4 * np.random.default_rng(length).standard_normal(length)).astype(np.float32)
+    samples[-1] = 1.0
+    np.testing.assert_allclose(log_mel(samples, padded=True), whispers(extractors[80], samples), atol=1e-4)
+
+
+def test_padded_silence_equals_whispers(extractors: Dict[int, WhisperFeatureExtractor]) -> None:
+    silence = np.zeros(8_000, dtype=np.float32)
+    np.testing.assert_allclose(log_mel(silence, padded=True), whispers(extractors[80], silence), atol=1e-4)
+
+
+def test_padding_adds_frames_and_changes_none() -> None:
+    samples = speech_like(12_345, np.random.default_rng(1))
+    short = log_mel(samples)
+    np.testing.assert_array_equal(log_mel(samples, padded=True)[:, : short.shape[1]], short)
+
+
 def test_digital_silence_equals_whispers(extractors: Dict[int, WhisperFeatureExtractor]) -> None:
     ours = log_mel(np.zeros(8_000, dtype=np.float32))
     np.testing.assert_allclose(ours, whispers(extractors[80], np.zeros(8_000, dtype=np.float32))[:, :50], atol=1e-4)
@@ -125,3 +160,4 @@ def test_the_front_end_is_whispers(extractors: Dict[int, WhisperFeatureExtractor
     assert front_end.n_fft == extractor.n_fft
     assert front_end.hop_samples == extractor.hop_length
     assert MAX_FRAMES == extractor.nb_max_frames
+    assert not front_end.padded

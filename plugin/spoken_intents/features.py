@@ -55,7 +55,8 @@ def log_mel(samples: np.ndarray, n_mels: int = 80, padded: bool = False) -> np.n
     mirrored = max(len(behind) - MAX_SAMPLES, 0)  # of a full window, the last frame alone looks beyond its end
     behind[len(behind) - mirrored :] = behind[MAX_SAMPLES - mirrored - 1 : MAX_SAMPLES - 1][::-1]
     windows = np.lib.stride_tricks.sliding_window_view(around, N_FFT)[::HOP_SAMPLES]
-    power = np.abs(np.fft.rfft(windows * _hann(), axis=1)) ** 2
+    spectrum = np.fft.rfft(windows * _hann(), axis=1)
+    power = spectrum.real**2 + spectrum.imag**2  # np.abs would take a root first, and most of the time
     log = np.log10(np.maximum(_mel_filters(n_mels) @ power.T, 1e-10))
     lowest = log.max() - 8.0
     if padded:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shlex
 import shutil
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
 import typer
 from rich.console import Console
@@ -14,6 +16,7 @@ from rich.progress import track
 
 from spoken_intents.errors import ConfigError
 from spoken_intents.recognizer import MODEL_JSON, Recognizer
+from spoken_intents_training.files import write_whole
 
 typed = typer.Typer()
 importing = typer.Typer(no_args_is_help=True)
@@ -21,6 +24,31 @@ typed.add_typer(importing, name="import")
 console = Console()
 MODEL = typer.Option(..., help="A model's directory: what [bold]train --out[/] wrote.")
 PROJECT = typer.Option(..., "--out", help="A Rasa project, or a directory to be made.")
+
+
+@typed.command()
+def check(
+    data: List[Path] = typer.Argument(..., help="nlu.yml or CSV, as for [bold]train[/]; several count as one data set."),
+    test: Optional[Path] = typer.Option(None, help="Clips to test on, where no split of DATA says so: nlu.yml or CSV."),
+    strict: bool = typer.Option(False, "--strict", help="End with 1 for warnings too."),
+    json_file: Optional[Path] = typer.Option(None, "--json", help="Write everything that was found here."),
+) -> None:
+    """Say what in a data set will hurt, before any training. Ends with 1 for an error.
+
+    [dim]spoken-intents check data/nlu_spoken.yml --test audio/manifest.csv[/]
+    """
+    _require_file("--json", json_file)
+    from spoken_intents_training.check import check as look
+    from spoken_intents_training.check import read_data
+
+    found = look(read_data(data, test), _progress("Listening"))
+    for table in found.tables():
+        console.print(table)
+    console.print(f"\n{found}", highlight=False)
+    if json_file:
+        write_whole(json_file, (json.dumps(found.as_json(), indent=2) + "\n").encode())
+    if found.failed(strict):
+        raise typer.Exit(1)
 
 
 @typed.command()
@@ -37,7 +65,9 @@ def train(
     ),
     epochs: Optional[int] = typer.Option(None, help="Instead of the recipe's."),
     seed: Optional[int] = typer.Option(None, help="Instead of the recipe's."),
-    resume: bool = typer.Option(False, "--resume", help="Go on with a training that was interrupted: the same command, and this."),
+    resume: bool = typer.Option(
+        False, "--resume", help="Go on with a training that was interrupted: the same command, and this."
+    ),
     tensorboard: Optional[Path] = typer.Option(None, help="Write TensorBoard's event file to this directory."),
 ) -> None:
     """Fine-tune a Whisper encoder on spoken examples.
@@ -47,9 +77,7 @@ def train(
 
     [dim]spoken-intents train data/nlu_spoken.yml --base-model whisper-mini --out my_model[/]
     """
-    existing = next(path for path in (out, *out.parents) if path.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise ConfigError(f"--out {out}: {existing} is no directory that can be written to. Name another.")
+    _require_directory("--out", out)
     from spoken_intents_training.dataset import read_clips
     from spoken_intents_training.recipe import load_recipe
 
@@ -76,27 +104,38 @@ def evaluate(
     model: Path = MODEL,
     data: Path = typer.Option(..., help="nlu.yml or CSV, as for [bold]train[/]."),
     split: str = typer.Option("", help="Only the CSV's rows of this split, such as test."),
+    out_of_scope: Optional[Path] = typer.Option(
+        None, help="Clips that belong to no intent, to tell apart: nlu.yml, CSV, or a folder of recordings."
+    ),
+    conditions: bool = typer.Option(
+        False, "--conditions", help="Also in noise (20 to 0 dB) and over the telephone; takes eight times as long."
+    ),
+    noise: Optional[Path] = typer.Option(
+        None, help="A folder of recordings for [bold]--conditions[/], the first 60 s of each, instead of made-up noise."
+    ),
     json_file: Optional[Path] = typer.Option(None, "--json", help="Write the figures and every wrong clip here."),
+    report: Optional[Path] = typer.Option(None, help="Write a page (HTML) here: figures, pictures, wrong clips to listen to."),
+    plots: Optional[Path] = typer.Option(None, help="Write the pictures (PNG) to this directory."),
 ) -> None:
-    """Measure a model on clips it was not trained on: accuracy, macro-F1, a table by intent."""
-    if json_file and (json_file.is_dir() or not os.access(json_file.parent, os.W_OK)):
-        raise ConfigError(f"--json {json_file}: takes a file's name in a directory that is there and can be written to.")
+    """Measure a model on clips it was not trained on: accuracy, confusions, calibration, a threshold to set.
+
+    [dim]spoken-intents evaluate --model my_model --data clips.csv --split test --conditions --report report.html[/]
+    """
+    _require_outputs(json_file, report, plots)
+    from spoken_intents_training.conditions import measure_conditions, read_noises
     from spoken_intents_training.dataset import read_clips
     from spoken_intents_training.evaluate import evaluate as measure
+    from spoken_intents_training.evaluate import out_of_scope_clips
 
     clips = [clip for clip in read_clips(data) if not split or clip.split == split]
-    result = measure(
-        Recognizer(model), clips, lambda clips: track(clips, "Listening", console=Console(stderr=True), transient=True)
-    )
-    figures = result.as_json()
-    console.print(result.table())
-    low, high = figures["accuracy_95"]
-    console.print(
-        f"\nAccuracy [bold]{figures['accuracy']:.1%}[/] (95 % interval {low:.1%} to {high:.1%}), macro-F1 "
-        f"[bold]{figures['macro_f1']:.1%}[/], {figures['n']} clips, {figures['milliseconds_per_clip']:.0f} ms each."
-    )
-    if json_file:
-        json_file.write_text(json.dumps(figures, indent=2) + "\n")
+    outside = [] if out_of_scope is None else out_of_scope_clips(out_of_scope)
+    noises = None if noise is None else read_noises(noise)
+    recognizer = Recognizer(model)
+    result = measure(recognizer, clips, _progress("Listening"), outside)
+    if conditions or noise:
+        rows = measure_conditions(recognizer.classify, clips, noises, progress=_progress("In noise"))
+        result = replace(result, conditions=rows)
+    _tell(result, recognizer.description, json_file, report, plots)
 
 
 @typed.command("cross-validate")
@@ -105,19 +144,24 @@ def cross_validate(
     base_model: str = typer.Option("openai/whisper-base.en", help="As for [bold]train[/]."),
     recipe: str = typer.Option("default", help="As for [bold]train[/]."),
     k: int = typer.Option(5, "--folds", min=2, max=20, help="How many models to train, each on the others' clips."),
-    group_by: str = typer.Option("auto", help="speaker, transcript, both, none; auto: speaker if known, else transcript if known."),
+    group_by: str = typer.Option(
+        "auto", help="speaker, transcript, both, none; auto: speaker if known, else transcript if known."
+    ),
     seed: int = typer.Option(0, help="Of the folds."),
     json_file: Optional[Path] = typer.Option(None, "--json", help="Write the figures and every wrong clip here."),
+    report: Optional[Path] = typer.Option(None, help="Write a page (HTML) here: figures, pictures, wrong clips to listen to."),
+    plots: Optional[Path] = typer.Option(None, help="Write the pictures (PNG) to this directory."),
 ) -> None:
-    """Measure a recipe honestly where there is no test set: every clip is heard by a model that did not learn it.
+    """Measure a recipe where there is no test set: every clip is heard by a model that did not learn it.
 
     Clips of a speaker (or with a transcript) stay on one side, so that nobody is recognized by voice or by wording.
 
-    [dim]spoken-intents cross-validate data/nlu_spoken.yml --base-model whisper-mini --json figures.json[/]
+    [dim]spoken-intents cross-validate data/nlu_spoken.yml --base-model whisper-mini --report report.html[/]
     """
+    _require_outputs(json_file, report, plots)
     from spoken_intents_training.crossvalidate import cross_validate as heard_in_folds
     from spoken_intents_training.crossvalidate import folds
-    from spoken_intents_training.dataset import read_clips
+    from spoken_intents_training.dataset import intent_counts, read_clips
     from spoken_intents_training.evaluate import Evaluation
     from spoken_intents_training.recipe import load_recipe
 
@@ -131,15 +175,61 @@ def cross_validate(
         right = sum(recognition.is_speech and recognition.intent == clips[i].intent for i, recognition in recognitions.items())
         by_fold.append({"n": len(recognitions), "accuracy": right / len(recognitions)})
         console.print(f"[bold]Fold {number} of {k}:[/] {right} of {len(recognitions)} right ({right / len(recognitions):.1%}).")
-    figures = Evaluation(clips, [heard[index] for index in range(len(clips))]).as_json()
-    low, high = figures["accuracy_95"]
-    console.print(
-        f"Accuracy [bold]{figures['accuracy']:.1%}[/] (95 % interval {low:.1%} to {high:.1%}), macro-F1 "
-        f"[bold]{figures['macro_f1']:.1%}[/], calibration error {figures['calibration']['error']:.3f}, {len(clips)} clips."
-    )
+    described = {"base_model": base_model, "recipe": asdict(chosen), "grouped_by": grouped_by, "folds": by_fold}
+    described["data"] = {"clips": intent_counts(clips)}
+    _tell(Evaluation(clips, [heard[index] for index in range(len(clips))]), described, json_file, report, plots)
+
+
+def _require_outputs(json_file: Optional[Path], report: Optional[Path], plots: Optional[Path]) -> None:
+    _require_file("--json", json_file)
+    _require_file("--report", report)
+    if plots:
+        _require_directory("--plots", plots)
+
+
+def _tell(
+    result: Any, described: Dict[str, Any], json_file: Optional[Path], report: Optional[Path], plots: Optional[Path]
+) -> None:
+    """Prints what was measured, and writes it where it is wanted."""
+    from spoken_intents_training.evaluate import summary
+
+    figures = result.as_json()
+    console.print(result.table())
+    console.print("", *summary(figures), sep="\n", highlight=False)
     if json_file:
-        settings = {"base_model": base_model, "recipe": asdict(chosen), "grouped_by": grouped_by, "folds": by_fold}
-        json_file.write_text(json.dumps({**settings, **figures}, indent=2) + "\n")
+        model = {name: described[name] for name in ("base_model", "recipe", "grouped_by", "folds") if name in described}
+        write_whole(json_file, (json.dumps({**model, **figures}, indent=2) + "\n").encode())
+    if plots:
+        _write_plots(figures, plots)
+    if report:
+        from spoken_intents_training.report import report as page
+
+        write_whole(report, page(result, described, shlex.join(["spoken-intents", *sys.argv[1:]])).encode())
+        console.print(f"Report: {escape(str(report))}", highlight=False, soft_wrap=True)
+
+
+def _write_plots(figures: Dict[str, Any], directory: Path) -> None:
+    from spoken_intents_training.plots import evaluation_plots, png
+
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, figure in evaluation_plots(figures).items():
+        write_whole(directory / f"{name}.png", png(figure))
+    console.print(f"Pictures: {escape(str(directory))}", highlight=False, soft_wrap=True)
+
+
+def _progress(doing: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    return lambda items: track(items, doing, console=Console(stderr=True), transient=True)
+
+
+def _require_file(option: str, file: Optional[Path]) -> None:
+    if file and (file.is_dir() or not os.access(file.parent, os.W_OK)):
+        raise ConfigError(f"{option} {file}: takes a file's name in a directory that is there and can be written to.")
+
+
+def _require_directory(option: str, directory: Path) -> None:
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise ConfigError(f"{option} {directory}: {existing} is no directory that can be written to. Name another.")
 
 
 @importing.callback()

@@ -24,7 +24,7 @@ def folds(clips: Sequence[Clip], k: int, group_by: str = "auto", seed: int = 0) 
             ``none``; ``auto``: speaker where every clip has one, else transcript where every clip has one, else none.
 
     Raises:
-        DataError: Fewer groups than folds, or clips without what they are to be grouped by.
+        DataError: Fewer groups, or fewer clips of every intent, than folds; or clips without what they are to be grouped by.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -32,9 +32,12 @@ def folds(clips: Sequence[Clip], k: int, group_by: str = "auto", seed: int = 0) 
         known = [name for name in ("speaker", "transcript") if all(getattr(clip, name) for clip in clips)]
         group_by = known[0] if known else "none"
     groups = _groups(clips, group_by)
+    intent, most = Counter(clip.intent for clip in clips).most_common(1)[0]
     largest = Counter(groups).most_common(1)[0][1]
     if len(set(groups)) < k:
         raise DataError(f"{k} folds need {k} groups by {group_by}; the clips make {len(set(groups))}. Take fewer folds.")
+    if most < k:
+        raise DataError(f"{k} folds need {k} clips of some intent; {intent} has the most, {most}. Take fewer folds.")
     if largest > 2 * len(clips) / k:
         raise DataError(
             f"Grouped by {group_by}, {largest} of {len(clips)} clips belong together: no {k} folds of about the same size "

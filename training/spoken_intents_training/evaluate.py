@@ -24,6 +24,7 @@ from spoken_intents_training.metrics import (
 )
 
 NO_SPEECH = "no speech"  # what reports call an utterance that was taken for noise
+WORST_SHOWN = 5
 Progress = Callable[[Sequence[Clip]], Any]  # yields the clips, and shows how many are done
 
 
@@ -180,6 +181,48 @@ def evaluate(
         [recognizer.classify(read_samples(clip)) for clip in progress(part)] if part else [] for part in (clips, out_of_scope)
     )
     return Evaluation(list(clips), heard, outside)
+
+
+def summary(figures: Dict[str, Any]) -> List[str]:
+    """What `Evaluation.as_json` says, a line each, for a terminal."""
+    low, high = figures["accuracy_95"]
+    lines = [
+        f"Accuracy [bold]{figures['accuracy']:.1%}[/] (95 % interval {low:.1%} to {high:.1%}), macro-F1 "
+        f"[bold]{figures['macro_f1']:.1%}[/], {figures['n']} clips, {figures['milliseconds_per_clip']:.0f} ms each."
+    ]
+    if figures["rejected"]:
+        lines.append(f"Taken for no speech: {figures['rejected']} clips, counted as wrong.")
+    if figures["calibration"]:
+        error, (low, high) = figures["calibration"]["error"], figures["calibration"]["error_95"]
+        lines.append(f"Calibration error [bold]{error:.1%}[/] (95 % interval {low:.1%} to {high:.1%}).")
+    if figures["out_of_scope"]:
+        outside = figures["out_of_scope"]
+        lines.append(f"Out of scope: AUROC [bold]{outside['auroc']:.1%}[/], {outside['n']} clips.")
+    if figures["suggested_threshold"] is not None:
+        effect = (
+            f"{name} {figures['at_threshold'][key]:.1%} of what {what}"
+            for key, name, what in _AT_THRESHOLD
+            if figures["at_threshold"][key] is not None
+        )
+        lines.append(
+            f"Suggested threshold for FallbackClassifier: [bold]{figures['suggested_threshold']:.2f}[/] ({', '.join(effect)})."
+        )
+    if figures["conditions"]:
+        source = next(row["noise"] for row in figures["conditions"] if row["noise"])
+        lines.append(f"With {source}: " + ", ".join(f"{row['condition']} {row['accuracy']:.1%}" for row in figures["conditions"]))
+    worst = sorted(figures["wrong"], key=lambda told: -told["confidence"])[:WORST_SHOWN]
+    lines += ["Heard wrong, the surest first:"] if worst else []
+    return lines + [
+        f"  {escape(told['clip'])}: {escape(told['intent'])} heard as {escape(told['heard'] or NO_SPEECH)}, {told['confidence']:.0%}"
+        for told in worst
+    ]
+
+
+_AT_THRESHOLD = (
+    ("right_kept", "keeps", "was heard right"),
+    ("wrong_rejected", "stops", "was heard wrong"),
+    ("out_of_scope_rejected", "stops", "is out of scope"),
+)
 
 
 def _require_known(clips: Sequence[Clip], labels: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import tempfile
 import warnings
 from dataclasses import asdict
@@ -18,10 +19,12 @@ from safetensors import SafetensorError  # type: ignore[attr-defined]
 from safetensors.torch import load_file, save_file
 from transformers import WhisperForAudioClassification
 
-from spoken_intents.errors import ModelError
+from spoken_intents.errors import ModelError, TrainingError
 from spoken_intents.features import MAX_FRAMES, FrontEnd
 from spoken_intents.recognizer import ENCODER, FORMAT, FP32, INT8, MODEL_JSON, read_model_json
 from spoken_intents_training.modeling import ShortContextClassifier
+
+EXPORTING = ".exporting-"  # a directory beside the artefact, while it is made
 
 
 class _Graph(torch.nn.Module):
@@ -43,26 +46,36 @@ def export(
     Args:
         description: What ``model.json`` says beside format, front end and parity.
         parity_on: Log-mels, each (n_mels, frames), on which ONNX is compared with torch.
+
+    Raises:
+        TrainingError: It cannot be written; an artefact that lay there is as it was.
     """
     out.mkdir(parents=True, exist_ok=True)
-    model = model.eval()
-    front_end = FrontEnd(n_mels=model.config.num_mel_bins, padded=not isinstance(model, ShortContextClassifier))
-    with tempfile.TemporaryDirectory(dir=out, prefix=".exporting-") as folder:
+    for left in out.glob(f"{EXPORTING}*"):  # by a process that was killed
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=out, prefix=EXPORTING) as folder:
         made = Path(folder)
-        export_onnx(model, made)
-        described = {
-            "format": FORMAT,
-            **description,
-            "front_end": asdict(front_end),
-            "parity": measure_parity(model, made, parity_on),
-        }
-        weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(weights, made / ENCODER, metadata={"format": "pt"})
-        (made / MODEL_JSON).write_text(json.dumps(described, indent=2) + "\n")
+        try:
+            described = _write(model.eval(), made, description, parity_on)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(f"The model could not be written to {out} ({error}). Nothing there was changed.") from error
         # A directory with a model.json is complete: the old one goes first, the new one comes last.
         (out / MODEL_JSON).unlink(missing_ok=True)
         for name in (INT8, FP32, ENCODER, MODEL_JSON):
             os.replace(made / name, out / name)
+    return described
+
+
+def _write(
+    model: WhisperForAudioClassification, out: Path, description: Dict[str, Any], parity_on: Sequence[np.ndarray]
+) -> Dict[str, Any]:
+    front_end = FrontEnd(n_mels=model.config.num_mel_bins, padded=not isinstance(model, ShortContextClassifier))
+    export_onnx(model, out)
+    parity = measure_parity(model, out, parity_on)
+    described = {"format": FORMAT, **description, "front_end": asdict(front_end), "parity": parity}
+    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, out / ENCODER, metadata={"format": "pt"})
+    (out / MODEL_JSON).write_text(json.dumps(described, indent=2) + "\n")
     return described
 
 

@@ -61,7 +61,7 @@ def train(
     Raises:
         DataError: Too few intents, or clips that cannot be used.
         ModelError: The base model, or the one to continue from, cannot be loaded or does not fit.
-        TrainingError: The loss is no number any more.
+        TrainingError: The loss is no number any more, or the artefact cannot be written.
     """
     began = time.monotonic()
     transformers.logging.set_verbosity_error()
@@ -88,6 +88,8 @@ def train(
     measured_on = held_out or learnt
     spectrograms = list(measured_on.plain())
     logits, truth = predict(model, spectrograms), np.array(measured_on.targets)
+    if not np.isfinite(logits).all():
+        raise TrainingError("The trained model answers with what is no number. Nothing was written. Lower the learning_rate.")
     metrics = {**_metrics(logits, truth, labels, bool(held_out)), "seconds": round(time.monotonic() - began, 1)}
     temperature = fit_temperature(logits, truth) if held_out else 1.0
     description = {
@@ -119,9 +121,9 @@ def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, reci
     folder = out / CHECKPOINTS
     started_from = folder / "started_from.json"
     now = {
-        "base model": base_model,
-        "recipe": json.loads(json.dumps(asdict(recipe))),
-        "clips": files_fingerprint([clip.path for clip in clips]),
+        "another base model": base_model,
+        "another recipe": json.loads(json.dumps(asdict(recipe))),
+        "other clips": [files_fingerprint([clip.path for clip in clips]), *map(_as_listed, clips)],
     }
     if not is_first_process():
         return folder
@@ -134,7 +136,7 @@ def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, reci
         changed = [name for name in now if before[name] != now[name]]
         if changed:
             raise TrainingError(
-                f"The training in {folder} began with another {' and other '.join(changed)}. Resume it with what it began "
+                f"The training in {folder} began with {' and '.join(changed)}. Resume it with what it began "
                 "with, or delete that directory to begin anew."
             )
         return folder
@@ -142,6 +144,10 @@ def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, reci
     folder.mkdir(parents=True)
     started_from.write_text(json.dumps(now))
     return folder
+
+
+def _as_listed(clip: Clip) -> List[str]:
+    return [clip.name, clip.intent, clip.speaker, clip.transcript]
 
 
 def is_first_process() -> bool:

@@ -22,7 +22,7 @@ from spoken_intents_training.batches import Examples, LengthBuckets, collate
 from spoken_intents_training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")  # of several processes the first one prints
 
 COMPLETE = "complete"  # a file in a checkpoint that was written to its end
 CHECKPOINTS = 10  # in a whole training
@@ -72,6 +72,7 @@ def run(
         disable_tqdm=True,
         remove_unused_columns=False,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # torch's DataParallel would take a whole batch for each GPU
     trainer = _Trainer(recipe, model, arguments, data_collator=collate, train_dataset=data)
     trainer.remove_callback(transformers.PrinterCallback)
     bar = _Bar(trainer)
@@ -88,6 +89,8 @@ def run(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         bar.stop()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # the first process goes on alone
     cast(torch.nn.Module, model).to("cpu").eval()
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
@@ -123,7 +126,9 @@ class _Trainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Optional[Dataset] = None) -> Any:
         data = cast(Examples, self.train_dataset)
-        return LengthBuckets(data.lengths, self.args.train_batch_size, self._recipe.seed)
+        sampler = LengthBuckets(data.lengths, self.args.train_batch_size, self._recipe.seed)
+        self.add_callback(_Epochs(sampler))
+        return sampler
 
     def compute_loss(self, model: Any, inputs: Dict[str, Any], *arguments: Any, **named: Any) -> Any:
         labels = inputs.pop("labels")
@@ -160,6 +165,16 @@ class _Trainer(Trainer):
                 "The checkpoint at step %d could not be written (%s). Training goes on; interrupted now, it would resume from %s.",
                 self.state.global_step, str(error).splitlines()[0], where,
             )  # fmt: skip
+
+
+class _Epochs(TrainerCallback):
+    """Tells the sampler which epoch it is; Accelerate does not on several processes, in the epoch that is gone on with."""
+
+    def __init__(self, sampler: LengthBuckets) -> None:
+        self._sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._sampler.set_epoch(state.global_step // (state.max_steps // state.num_train_epochs))
 
 
 class _Bar(TrainerCallback):

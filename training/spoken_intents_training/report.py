@@ -70,9 +70,11 @@ def _playable(evaluation: Evaluation) -> Iterator[Dict[str, Any]]:
 
 
 def _ogg(samples: np.ndarray) -> bytes:
-    """16 kHz Ogg Opus, about 5 kB a second."""
+    """16 kHz Ogg Vorbis, about 6 kB a second. (Opus is half as large, but takes ten times as long.)"""
     file = io.BytesIO()
-    soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="OGG", subtype="OPUS")
+    with soundfile.SoundFile(file, "w", SAMPLE_RATE, 1, format="OGG", subtype="VORBIS") as ogg:
+        for start in range(0, len(samples), SAMPLE_RATE):  # libsndfile copies what it gets to the stack
+            ogg.write(np.clip(samples[start : start + SAMPLE_RATE], -1, 1))
     return file.getvalue()
 
 
