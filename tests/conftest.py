@@ -1,12 +1,16 @@
 """One trained model and one running server for every end-to-end test: a `rasa init` project, made spoken by the README."""
 
 import re
+import resource
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, List
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from assistant import BIN, PROJECT, QUIET, ROOT, Assistant
@@ -21,6 +25,51 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("shared") and not SHARED.is_dir():
             item.add_marker(pytest.mark.skip(reason="needs ../shared"))
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A base model that fine-tunes in seconds: one layer, 64 wide, of random weights."""
+    import torch
+    from transformers import WhisperConfig
+
+    from spoken_intents_training.distill import save_base
+    from spoken_intents_training.modeling import ShortContextClassifier
+
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        d_model=64, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=128, num_hidden_layers=1, classifier_proj_size=32
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("base")
+    save_base(ShortContextClassifier(config), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def buzzes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of 24 clips with two "intents" anybody can tell apart: vowel-like buzzes of a low and of a high voice."""
+    folder = tmp_path_factory.mktemp("buzzes")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(24):
+        intent, pitch = (("low", 110), ("high", 310))[number % 2]
+        time = np.arange(int(rng.uniform(0.4, 0.9) * 16_000)) / 16_000
+        buzz = sum(np.sin(2 * np.pi * pitch * rng.uniform(0.97, 1.03) * k * time) / k for k in range(1, 9))
+        soundfile.write(folder / f"{intent}{number}.wav", 0.1 * buzz, 16_000)
+        rows.append(f"{intent}{number}.wav,{intent}\n")
+    (folder / "clips.csv").write_text("path,intent\n" + "".join(rows))
+    return folder / "clips.csv"
+
+
+@contextmanager
+def disk_that_takes(most_bytes: int) -> Iterator[None]:
+    """No file can be written beyond `most_bytes` inside: what a full disk does, for real (Python ignores SIGXFSZ)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def readme_blocks() -> Dict[str, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 import pytest
+import yaml
 
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import ConfigError, SpokenIntentsError
@@ -114,8 +115,39 @@ def test_every_shipped_recipe_loads_as_written(name: str) -> None:
     assert {key: getattr(recipe, key) for key in values} == {key: pytest.approx(value) for key, value in values.items()}
 
 
-def test_the_defaults_are_the_reference_recipe() -> None:
-    assert load_recipe("reference") == Recipe()
+def test_the_reference_recipe_is_the_defaults_and_to_the_letter() -> None:
+    reference = load_recipe("reference")
+    assert reference == Recipe()
+    assert (reference.context, reference.pooling, reference.batch_size, reference.epochs) == ("padded", "mean", 1, 3)
+    assert (reference.learning_rate, reference.head_learning_rate, reference.warmup_share) == (1e-5, None, 0)
+    assert (reference.weight_decay, reference.max_grad_norm, reference.label_smoothing) == (0, 0, 0)
+    assert (reference.frozen_layers, reference.min_steps, reference.augment) == (0, 0, ())
+    assert (reference.non_speech_share, reference.held_out_share) == (0, 0)
+
+
+def test_the_short_reference_differs_in_its_context_alone() -> None:
+    assert load_recipe("reference-short") == replace(load_recipe("reference"), context="short")
+
+
+def test_augmentations_are_a_list_in_yaml(tmp_path: Path) -> None:
+    (tmp_path / "mine.yml").write_text(yaml.safe_dump({"context": "short", "augment": ["gain", "voice"]}))
+    assert load_recipe(str(tmp_path / "mine.yml")).augment == ("gain", "voice")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "clips", "epochs"),
+    [
+        (Recipe(epochs=3), 5, 3),
+        (Recipe(epochs=3, batch_size=8, min_steps=100), 800, 3),  # 300 steps are enough
+        (Recipe(epochs=3, batch_size=8, min_steps=300), 800, 3),
+        (Recipe(epochs=3, batch_size=8, min_steps=301), 800, 4),
+        (Recipe(epochs=3, batch_size=8, min_steps=150), 40, 30),
+        (Recipe(epochs=1, batch_size=8, min_steps=10), 9, 5),  # two steps an epoch, the second of one clip
+        (Recipe(epochs=1, batch_size=8, min_steps=10), 1, 10),
+    ],
+)
+def test_few_clips_are_passed_over_more_often(recipe: Recipe, clips: int, epochs: int) -> None:
+    assert recipe.epochs_for(clips) == epochs
 
 
 def test_a_recipe_may_be_a_file_or_a_mapping(tmp_path: Path) -> None:
@@ -182,6 +214,19 @@ def test_a_file_that_is_no_yaml(tmp_path: Path, content: bytes) -> None:
         ({"held_out_share": 1.5}, "held_out_share takes 0 to below 1, got 1.5"),
         ({"weight_decay": -1}, "weight_decay takes 0 or more, got -1"),
         ({"max_grad_norm": -1}, "max_grad_norm takes 0 (no clipping) or more, got -1"),
+        ({"min_steps": -1}, "min_steps takes 0 to 100000, got -1"),
+        ({"min_steps": 100_001}, "min_steps takes 0 to 100000, got 100001"),
+        ({"context": "long"}, "context takes padded or short, got long"),
+        ({"context": "short", "pooling": "max"}, "pooling takes mean or statistics, got max"),
+        ({"pooling": "statistics"}, "pooling: statistics needs context: short"),
+        ({"augment": ["voice"]}, "augment: voice changes a clip's length and needs context: short"),
+        ({"augment": ["echo"]}, "augment takes some of gain, shift, room, noise, telephone, voice, blank, got echo"),
+        ({"augment": "gain"}, "augment takes a list, got 'gain'"),
+        ({"augment": [1]}, "augment takes text, got 1"),
+        ({"label_smoothing": 1}, "label_smoothing takes 0 to below 1, got 1"),
+        ({"label_smoothing": -0.1}, "label_smoothing takes 0 to below 1, got -0.1"),
+        ({"frozen_layers": -1}, "frozen_layers takes 0 to 64, got -1"),
+        ({"frozen_layers": 65}, "frozen_layers takes 0 to 64, got 65"),
         ({"seed": -1}, "seed takes"),
         ({"seed": 2**32}, "seed takes"),
     ],

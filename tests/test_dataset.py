@@ -14,7 +14,15 @@ from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import AudioError, DataError
 from spoken_intents.features import log_mel
 from spoken_intents.recognizer import NON_SPEECH
-from spoken_intents_training.dataset import Clip, hold_out, intent_counts, read_clips, read_features, read_samples, require_files
+from spoken_intents_training.dataset import (
+    Clip,
+    hold_out,
+    intent_counts,
+    read_all_samples,
+    read_clips,
+    read_samples,
+    require_files,
+)
 from spoken_intents_training.sources import base_model_source, bundled_base_models, files_fingerprint, training_fingerprint
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -224,6 +232,7 @@ def test_paths_of_a_csv_start_beside_it(project: Path, monkeypatch: pytest.Monke
         ("path\0,intent\n", r"clips\.csv, after line 0: not CSV"),
         ("path,intent\naudio/none.wav,balance\n", r"1 clip\(s\) missing; .*\n  audio/none\.wav \(intent balance\)"),
     ],
+    ids=lambda value: repr(value)[:30],
 )
 def test_a_csv_that_cannot_be_used(project: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
@@ -236,22 +245,21 @@ def test_a_csv_in_another_encoding_is_refused_not_crashed_on(project: Path) -> N
         read_clips(file)
 
 
-# ---------------------------------------------------------------- audio and features
+# ---------------------------------------------------------------- audio
 
 
 def clip(path: Path, intent: str = "freeze") -> Clip:
     return Clip(path, intent, f"audio/{path.name}")
 
 
-def test_features_come_in_order_and_equal_those_of_serving(tmp_path: Path) -> None:
+def test_samples_come_in_order_and_equal_those_read_one_by_one(tmp_path: Path) -> None:
     lengths = [0.5, 0.1, 1.0, 0.3, 0.02]
     clips = [clip(record(tmp_path / f"{i}.wav", seconds)) for i, seconds in enumerate(lengths)]
-    features = read_features(clips, 80)
-    assert features.clips == clips
-    assert [spectrogram.shape for spectrogram in features.spectrograms] == [(80, round(100 * seconds)) for seconds in lengths]
-    for spectrogram, one in zip(features.spectrograms, clips):
-        np.testing.assert_array_equal(spectrogram, log_mel(read_samples(one)))
-    assert read_features(clips[:1], 128).spectrograms[0].shape[0] == 128
+    samples = read_all_samples(clips)
+    assert [len(read) for read in samples] == [round(SAMPLE_RATE * seconds) for seconds in lengths]
+    for read, one in zip(samples, clips):
+        assert read.dtype == np.float32
+        np.testing.assert_array_equal(read, read_samples(one))
 
 
 def test_every_clip_that_cannot_be_used_is_named_at_once(tmp_path: Path) -> None:
@@ -268,7 +276,7 @@ def test_every_clip_that_cannot_be_used_is_named_at_once(tmp_path: Path) -> None
         clip(record(tmp_path / "short.wav", 0.01)),
     ]
     with pytest.raises(DataError) as caught:
-        read_features(clips, 80)
+        read_all_samples(clips)
     head, *problems = str(caught.value).split("\n  ")
     assert head == "7 clip(s) cannot be used; nothing was trained:"
     expected = [
@@ -286,15 +294,15 @@ def test_every_clip_that_cannot_be_used_is_named_at_once(tmp_path: Path) -> None
 def test_a_clip_that_is_too_short_is_named_too(tmp_path: Path) -> None:
     short = clip(record(tmp_path / "short.wav", 0.01))
     with pytest.raises(DataError, match=r"audio/short\.wav \(intent freeze\)"):
-        read_features([short], 80)
+        read_all_samples([short])
     with pytest.raises(AudioError, match=r"audio/short\.wav \(intent freeze\)"):
         read_samples(short)  # as its docstring says
 
 
 def test_the_longest_clip_can_be_used_at_any_rate(tmp_path: Path) -> None:
     for rate in (8_000, 16_000, 44_100):
-        features = read_features([clip(record(tmp_path / f"{rate}.wav", 30, rate=rate))], 80)
-        assert features.spectrograms[0].shape == (80, 3000)
+        (samples,) = read_all_samples([clip(record(tmp_path / f"{rate}.wav", 30, rate=rate))])
+        assert log_mel(samples).shape == (80, 3000)
 
 
 # ---------------------------------------------------------------- holding out
@@ -322,7 +330,7 @@ def test_holding_out_keeps_its_promises() -> None:
         total, given = Counter(one.intent for one in clips), Counter(one.intent for one in held)
         for intent, count in total.items():
             assert given[intent] <= count // 3
-            assert count >= 4 or given[intent] == 0
+            assert count >= 10 or given[intent] == 0
         learnt = {(one.intent, one.transcript.strip().lower()) for one in kept if one.transcript}
         assert not any((one.intent, one.transcript.strip().lower()) in learnt for one in held if one.transcript)
         assert hold_out(clips, share, seed) == (kept, held)
@@ -343,11 +351,56 @@ def test_what_is_held_out_depends_on_the_seed_and_not_on_the_order() -> None:
     assert set(hold_out(clips, 0.1, 0)[1]) != set(hold_out(clips, 0.1, 1)[1])
 
 
+def test_speakers_who_are_heard_in_training_are_not_held_out() -> None:
+    held_out = 0
+    for seed in range(100):
+        rng = random.Random(seed)
+        speakers, share = rng.randint(1, 20), rng.choice([0.05, 0.1, 0.2, 0.5])
+        clips = [
+            Clip(
+                Path(f"{i}.wav"),
+                rng.choice("abc"),
+                "",
+                speaker=f"speaker {rng.randrange(speakers)}",
+                transcript=rng.choice(["yes", ""]),
+            )
+            for i in range(rng.randint(1, 120))
+        ]
+        kept, held = hold_out(clips, share, seed)
+        assert sorted([*kept, *held], key=clips.index) == clips
+        assert not {one.speaker for one in kept} & {one.speaker for one in held}
+        total, given = Counter(one.intent for one in clips), Counter(one.intent for one in held)
+        assert all(given[intent] <= count // 3 for intent, count in total.items())
+        assert hold_out(clips, share, seed) == (kept, held)
+        held_out += len(held)
+    assert held_out > 500
+
+
+def test_a_clip_without_a_speaker_makes_transcripts_count() -> None:
+    clips = [Clip(Path(f"{i}.wav"), "a", "", speaker=f"speaker {i % 4}", transcript=f"words {i % 10}") for i in range(40)]
+    unknown = [*clips, Clip(Path("x.wav"), "a", "")]
+    kept, held = hold_out(unknown, 0.1, 0)
+    assert held and not {one.transcript for one in kept} & {one.transcript for one in held}
+    assert {one.speaker for one in kept} & {one.speaker for one in held}
+
+
+def test_about_the_share_is_held_out_whole_speakers_at_a_time() -> None:
+    clips = [Clip(Path(f"{i}.wav"), "ab"[i % 2], "", speaker=f"speaker {i % 20}") for i in range(200)]
+    kept, held = hold_out(clips, 0.1, 0)
+    assert len(held) == 20 and len({one.speaker for one in held}) == 2
+    assert hold_out(clips, 0.0, 0) == (clips, [])
+
+
+def test_one_speaker_is_never_held_out() -> None:
+    clips = [Clip(Path(f"{i}.wav"), "ab"[i % 2], "", speaker="ann") for i in range(60)]
+    assert hold_out(clips, 0.2, 0) == (clips, [])
+
+
 def test_no_share_holds_nothing_out_and_few_clips_are_all_learnt() -> None:
     clips = [Clip(Path(f"{i}.wav"), "a", "") for i in range(30)]
     assert hold_out(clips, 0.0, 0) == (clips, [])
-    assert hold_out(clips[:3], 0.5, 0) == (clips[:3], [])
-    assert len(hold_out(clips[:4], 0.1, 0)[1]) == 1
+    assert hold_out(clips[:9], 0.5, 0) == (clips[:9], [])
+    assert len(hold_out(clips[:10], 0.05, 0)[1]) == 1
     assert hold_out([], 0.1, 0) == ([], [])
 
 

@@ -158,7 +158,7 @@ def test_the_figures_are_json() -> None:
 def test_the_summary_names_the_surest_mistakes() -> None:
     lines = summary(evaluation(BY_HAND).as_json())
     assert lines[0].startswith("Accuracy [bold]62.5%[/] (95 % interval 30.6% to 86.3%), macro-F1 [bold]71.1%[/], 8 clips, 4 ms")
-    assert "Taken for no speech: 1 clips, counted as wrong." in lines
+    assert "Taken for no speech: 1 clip(s), counted as wrong." in lines
     assert lines[-3:] == [
         "  audio/2.wav: affirm heard as deny, 70%",
         "  audio/4.wav: balance heard as no speech, 70%",
@@ -227,7 +227,8 @@ def test_intents_the_model_does_not_know_are_refused_before_listening(tmp_path: 
     clips = [Clip(tmp_path / "no.wav", intent, "no.wav") for intent in ("deny", "opening_hours", "opening_hours", "smalltalk")]
     recognizer = Loudness()
     with pytest.raises(
-        DataError, match=r"knows nothing of opening_hours \(2 clips\), smalltalk \(1 clips\).*knows affirm, .*--out-of-scope"
+        DataError,
+        match=r"knows nothing of opening_hours \(2 clip\(s\)\), smalltalk \(1 clip\(s\)\).*knows affirm, .*--out-of-scope",
     ) as error:
         evaluate(recognizer, clips)  # type: ignore[arg-type]
     assert NON_SPEECH not in str(error.value)

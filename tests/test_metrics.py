@@ -73,9 +73,9 @@ def test_confusion_begins_with_the_diagonal_and_ends_with_no_speech() -> None:
 
 def test_perfect_calibration_is_seen_as_such() -> None:
     rng = np.random.default_rng(0)
-    sure = rng.uniform(0.3, 1, 20_000)
-    figures = calibration_error(sure, rng.random(20_000) < sure)
-    assert figures["error"] < 0.015
+    sure = rng.uniform(0.3, 1, 4000)
+    figures = calibration_error(sure, rng.random(4000) < sure)
+    assert figures["error"] < 0.03
     assert figures["error_95"][0] == 0.0
     assert figures["error"] < figures["error_if_perfect"]
 

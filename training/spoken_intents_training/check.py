@@ -91,6 +91,9 @@ def _of_content(clips: Sequence[Clip], sounds: Sequence[Sound]) -> Iterator[Find
 
 
 def _of_splits(learnt: Sequence[Clip], tested: Sequence[Clip]) -> Iterator[Finding]:
+    other = [clip for clip in learnt if clip.split not in ("", "train")]
+    if other:
+        yield Finding.of("other_splits", other, splits=", ".join(sorted({clip.split for clip in other})))
     speakers = {clip.speaker for clip in learnt} - {""}
     familiar = [clip for clip in tested if clip.speaker in speakers]
     if familiar:
@@ -134,7 +137,7 @@ def similar(one: str, other: str) -> bool:
     if len(first) != len(second) or len(differing) > 1 or any(word.isdigit() for word in differing[0]):
         return False
     shorter, longer = sorted(differing[0], key=len)
-    slips = 0 if len(shorter) < 5 else 1 if len(shorter) < 8 else 2
+    slips = 0 if len(longer) < 5 else 1 if len(longer) < 8 else 2
     return shorter + "s" == longer or (shorter[0] == longer[0] and _edits(shorter, longer) <= slips)
 
 

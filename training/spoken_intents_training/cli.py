@@ -33,7 +33,9 @@ def check(
     strict: bool = typer.Option(False, "--strict", help="End with 1 for warnings too."),
     json_file: Optional[Path] = typer.Option(None, "--json", help="Write everything that was found here."),
 ) -> None:
-    """Say what in a data set will hurt, before any training. Ends with 1 for an error.
+    """Say what in a data set will hurt, before any training: broken clips, leaks into the test, misspelt intents.
+
+    Ends with 1 for an error.
 
     [dim]spoken-intents check data/nlu_spoken.yml --test audio/manifest.csv[/]
     """

@@ -59,7 +59,7 @@ def measure_conditions(
         for number, (_, _, change) in enumerate(listed):
             heard = classify(change(samples, np.random.default_rng((seed, place, number))))
             right[number, place] = heard.is_speech and heard.intent == clip.intent
-    source = MADE_UP if made_up else f"{len(chosen)} recordings"
+    source = MADE_UP if made_up else f"{len(chosen)} recording(s)"
     return [
         {
             "condition": name,

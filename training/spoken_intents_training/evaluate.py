@@ -191,7 +191,7 @@ def summary(figures: Dict[str, Any]) -> List[str]:
         f"[bold]{figures['macro_f1']:.1%}[/], {figures['n']} clips, {figures['milliseconds_per_clip']:.0f} ms each."
     ]
     if figures["rejected"]:
-        lines.append(f"Taken for no speech: {figures['rejected']} clips, counted as wrong.")
+        lines.append(f"Taken for no speech: {figures['rejected']} clip(s), counted as wrong.")
     if figures["calibration"]:
         error, (low, high) = figures["calibration"]["error"], figures["calibration"]["error_95"]
         lines.append(f"Calibration error [bold]{error:.1%}[/] (95 % interval {low:.1%} to {high:.1%}).")
@@ -230,7 +230,7 @@ def _require_known(clips: Sequence[Clip], labels: Sequence[str]) -> None:
     unknown = Counter(clip.intent for clip in clips if clip.intent not in known)
     if unknown:
         raise DataError(
-            f"The model knows nothing of {', '.join(f'{intent} ({n} clips)' for intent, n in sorted(unknown.items()))}. "
+            f"The model knows nothing of {', '.join(f'{intent} ({n} clip(s))' for intent, n in sorted(unknown.items()))}. "
             f"It knows {', '.join(known)}. Clips that belong to no intent are for --out-of-scope."
         )
 

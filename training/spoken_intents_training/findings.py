@@ -52,6 +52,11 @@ KINDS = {  # kind: (severity, what, what to do about it)
         "test clips with words that are trained on ({share:.0%} of the test; {sentences:.0%} have more than two words)",
         "Test on other sentences: figures look better than they will be for other words. Short commands recur by nature.",
     ),
+    "other_splits": (
+        "warning",
+        "clips of a split that is neither train nor test: {splits}",
+        "Call it test, or remove them: training leaves out test alone.",
+    ),
     "unlearnt_intents": (
         "warning",
         "intents in the test alone",
@@ -165,7 +170,7 @@ class CheckReport:
 
     def tables(self) -> List[Table]:
         """For a terminal: the intents, and the findings, which are last to be in sight."""
-        found = Table("", "", "", box=None, show_header=False, padding=(0, 2, 1, 0))
+        found = Table("", "", "", box=None, show_header=False, padding=(1, 2, 0, 0))
         found.columns[1].justify = "right"
         for finding in self.findings:
             found.add_row(*finding.row())

@@ -90,27 +90,29 @@ def calibration_error(confidences: ArrayLike, right: ArrayLike, bins: int = 10, 
     sure, correct = np.asarray(confidences, dtype=float)[order], np.asarray(right, dtype=float)[order]
     n = len(sure)
     edges = np.linspace(0, n, min(bins, n) + 1).astype(int)
-    sizes = np.diff(edges)
+    gaps = sure - correct
 
-    def mean_in_bins(values: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(values, edges[:-1]) / sizes
-
-    def error(gaps: np.ndarray) -> float:
-        return float(np.abs(mean_in_bins(gaps)) @ sizes / n)
+    def error(gaps: np.ndarray) -> np.ndarray:
+        """Of each row of (n,)."""
+        return np.abs(np.add.reduceat(gaps, edges[:-1], axis=-1)).sum(axis=-1) / n
 
     rng = np.random.default_rng(seed)
-    measured, gaps = error(sure - correct), sure - correct
-    drawn = [error(gaps[np.sort(rng.integers(n, size=n))]) for _ in range(RESAMPLES)]
+    at_once = max(1, 100_000 // n)  # resamples: few enough for the cache
+    shapes = [(min(at_once, RESAMPLES - done), n) for done in range(0, RESAMPLES, at_once)]
+    drawn = np.concatenate([error(gaps[np.sort(rng.integers(n, size=shape))]) for shape in shapes])
+    by_chance = np.concatenate([error(sure - (rng.random(shape) < sure)) for shape in shapes])
+    measured, if_perfect = float(error(gaps)), float(np.percentile(by_chance, 97.5))
     low, high = 2 * measured - np.percentile(drawn, [97.5, 2.5])
-    if_perfect = float(np.percentile([error(sure - (rng.random(n) < sure)) for _ in range(RESAMPLES)], 97.5))
-    rows = zip(mean_in_bins(sure), mean_in_bins(correct), sizes)
+    bounds = list(zip(edges[:-1], edges[1:]))
     return {
         "error": measured,
         "error_95": [0.0 if measured <= if_perfect else float(np.clip(low, 0, measured)), float(np.clip(high, measured, 1))],
         "error_if_perfect": if_perfect,
         "confidence": float(sure.mean()),
         "accuracy": float(correct.mean()),
-        "bins": [{"confidence": float(mean), "accuracy": float(share), "n": int(size)} for mean, share, size in rows],
+        "bins": [
+            {"confidence": float(sure[a:b].mean()), "accuracy": float(correct[a:b].mean()), "n": int(b - a)} for a, b in bounds
+        ],
         "histogram": np.histogram(sure, HISTOGRAM_BINS, (0, 1))[0].tolist(),
         "n": n,
     }

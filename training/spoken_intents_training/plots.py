@@ -39,7 +39,8 @@ def png(figure: Figure) -> bytes:
     """The figure as a PNG file's bytes."""
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a script the font lacks; tables show the name
+        # Of names in a script that the font lacks or matplotlib cannot join; tables show them.
+        warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
         FigureCanvasAgg(figure).print_png(file)
     return file.getvalue()
 

@@ -96,6 +96,10 @@ def _facts(description: Mapping[str, Any]) -> List[Tuple[str, str]]:
     if clips:
         least, most = min(clips.values()), max(clips.values())
         facts.append(("Learnt from", f"{sum(clips.values()):,} clips of {len(clips)} intents, {least} to {most} each"))
+    folds = [fold["accuracy"] for fold in description.get("folds", ())]
+    if folds:
+        grouped = description.get("grouped_by", "none")
+        facts.append(("Cross-validation", f"{len(folds)} folds by {grouped}, {min(folds):.1%} to {max(folds):.1%} heard right"))
     metrics = description.get("metrics", {})
     if metrics.get("held_out"):
         facts.append(("When it was trained", f"{metrics['accuracy']:.1%} of {metrics['n']} held-out clips heard right"))

@@ -14,6 +14,7 @@ from spoken_intents.features import MAX_SAMPLES, MIN_SAMPLES
 from spoken_intents_training.dataset import SILENCE, Clip, missing_clips
 
 WINDOW_SAMPLES = SAMPLE_RATE // 50  # 20 ms, over which a level is measured
+VOWEL_WINDOWS = 5  # speech is as loud as its fifth loudest window: a vowel lasts 100 ms, a click does not
 QUIET_DB = -50  # relative to full scale; a word far from the microphone is at about -40
 PAUSE_DB = -30  # relative to the speech of the same clip: nobody speaks so far below himself
 PAUSE_SHARE, PAUSE_SECONDS = 0.85, 3.0  # both, so that one word in a recorder's usual three seconds is no problem
@@ -63,7 +64,7 @@ def measure(clip: Clip) -> Sound:
         return Sound("too_short" if len(samples) < MIN_SAMPLES else "silent")
     windows = samples[: len(samples) // WINDOW_SAMPLES * WINDOW_SAMPLES].reshape(-1, WINDOW_SAMPLES)
     levels = 10 * np.log10(np.maximum((windows**2).mean(axis=1), 1e-12))
-    speech_db = float(np.percentile(levels, 95))  # a vowel lasts a twentieth of a clip, a click does not
+    speech_db = float(np.sort(levels)[-VOWEL_WINDOWS:][0])
     return Sound(
         seconds=len(samples) / SAMPLE_RATE,
         sample_rate=soundfile.info(clip.path).samplerate,
