@@ -154,8 +154,14 @@ def test_very_quiet(peak: float, quiet: bool, healthy: List[Clip], tmp_path: Pat
     assert ("quiet" in found(added(healthy, record(tmp_path / "far.wav", voice(99, peak=peak))))) == quiet
 
 
+def test_a_click_is_no_speech(tmp_path: Path) -> None:
+    faint = voice(1, 2.0, 0.003)
+    faint[8_000:8_300] = 0.9
+    assert measure(Clip(record(tmp_path / "click.wav", faint), "a", "")).speech_db < -50
+
+
 def test_one_word_in_a_quiet_room_is_not_quiet(tmp_path: Path) -> None:
-    word = np.concatenate([voice(1, 1.5, 1e-4), voice(2, 0.2), voice(3, 1.0, 1e-4)])
+    word = np.concatenate([voice(1, 4.5, 1e-4), voice(2, 0.2), voice(3, 3.0, 1e-4)])
     assert measure(Clip(record(tmp_path / "word.wav", word), "a", "")).speech_db > -30
 
 
@@ -165,7 +171,7 @@ def test_longer_than_an_utterance(seconds: float, long: bool, healthy: List[Clip
 
 
 @pytest.mark.parametrize(
-    ("spoken", "silence", "silent"), [(0.5, 4.0, True), (0.3, 2.5, False), (2.0, 4.0, False), (0.5, 0.0, False)]
+    ("spoken", "silence", "silent"), [(0.5, 4.0, True), (0.2, 8.0, True), (0.3, 2.5, False), (2.0, 4.0, False), (0.5, 0.0, False)]
 )
 def test_mostly_silence(spoken: float, silence: float, silent: bool, healthy: List[Clip], tmp_path: Path) -> None:
     samples = np.concatenate([voice(98, silence / 2, 1e-3), voice(99, spoken), voice(97, silence / 2, 1e-3)])

@@ -132,7 +132,10 @@ def test_talk_says_files_and_prints_answers(server: Assistant) -> None:
     [
         (["train", "nothing.yml", "--out", "x"], "nothing.yml: no such file"),
         (["train", "domain.yml", "--out", "x"], "lists no clip"),
-        (["train", "data/nlu_spoken.yml", "--out", "x", "--recipe", "best"], "neither a recipe's name (default, reference, reference-short)"),
+        (
+            ["train", "data/nlu_spoken.yml", "--out", "x", "--recipe", "best"],
+            "neither a recipe's name (default, reference, reference-short)",
+        ),
         (["train", "data/nlu_spoken.yml", "--out", "x", "--base-model", "no/such/model"], "cannot be loaded"),
         (["train", "data/nlu_spoken.yml", "--out", "x", "--epochs", "0"], "epochs takes 1 to 1000"),
         (["classify", "--model", "actions", "audio/demo/balance.ogg"], "actions is not a model"),

@@ -124,8 +124,9 @@ def test_bins_hold_equally_many_clips_in_order() -> None:
     assert sum(figures["histogram"]) == 103
 
 
-def test_fewer_clips_than_bins() -> None:
-    assert [one["n"] for one in calibration_error([0.5, 0.7, 0.9], [0, 1, 1])["bins"]] == [1, 1, 1]
+def test_few_clips_make_few_bins() -> None:
+    assert [one["n"] for one in calibration_error(np.linspace(0.3, 1, 24), [0, 1] * 12)["bins"]] == [6, 6, 6, 6]
+    assert [one["n"] for one in calibration_error([0.5, 0.7, 0.9], [0, 1, 1])["bins"]] == [3]
     assert calibration_error([0.8], [1])["error"] == pytest.approx(0.2)
 
 

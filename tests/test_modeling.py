@@ -14,10 +14,10 @@ from typing import Any, Dict, List
 import numpy as np
 import pytest
 import torch
+from conftest import disk_that_takes
 from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperForAudioClassification, WhisperForConditionalGeneration, WhisperModel
 
-from conftest import disk_that_takes
 from spoken_intents import recognizer as recognizers
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import AudioError, ModelError, TrainingError

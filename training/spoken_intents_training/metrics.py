@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 RESAMPLES = 1000  # of the bootstrap
 THRESHOLDS = np.arange(20, 91) / 100  # what may be suggested
 KEPT = 0.9  # share of what was heard right that a suggested threshold leaves alone
+CLIPS_A_BIN = 5  # at least: the accuracy of two is no accuracy
 HISTOGRAM_BINS = 20
 
 
@@ -72,7 +73,7 @@ def calibration_error(confidences: ArrayLike, right: ArrayLike, bins: int = 10, 
     Args:
         confidences: At least one.
         right: Whether each was right.
-        bins: Fewer where there are fewer clips.
+        bins: Fewer where there would be fewer than five clips in each.
         seed: Of the bootstrap.
 
     Returns:
@@ -89,7 +90,7 @@ def calibration_error(confidences: ArrayLike, right: ArrayLike, bins: int = 10, 
     order = np.argsort(confidences, kind="stable")
     sure, correct = np.asarray(confidences, dtype=float)[order], np.asarray(right, dtype=float)[order]
     n = len(sure)
-    edges = np.linspace(0, n, min(bins, n) + 1).astype(int)
+    edges = np.linspace(0, n, min(bins, max(1, n // CLIPS_A_BIN)) + 1).astype(int)
     gaps = sure - correct
 
     def error(gaps: np.ndarray) -> np.ndarray:

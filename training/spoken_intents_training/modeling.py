@@ -9,6 +9,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError  # type: ignore[attr-defined]
 from torch import nn
 from transformers import WhisperConfig, WhisperForAudioClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -143,14 +144,19 @@ def load_base(base_model: str, labels: List[str], pooling: str = "mean", context
         if config.model_type != "whisper":
             raise ModelError(f"base_model {base_model!r} is a {config.model_type} model; a Whisper one is needed.")
         config.pooling = pooling
-        made = ShortContextClassifier if context == "short" else WhisperForAudioClassification
-        model = made.from_pretrained(
+        made: Any = ShortContextClassifier if context == "short" else WhisperForAudioClassification
+        model, loading = made.from_pretrained(
             source,
             config=config,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,  # somebody else's head, of other labels
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+        unloaded = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
+        unloaded = {key for key in unloaded if key.startswith("encoder.")}
+        if unloaded:
+            raise ValueError(f"its weights lack {len(unloaded)} of the encoder's, or have other sizes, such as {min(unloaded)}.")
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(_cannot_load(base_model, error)) from None
     model.encoder.embed_positions.requires_grad_(False)
     return model
