@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import List
 
@@ -17,7 +18,9 @@ from spoken_intents_training.distill import save_base
 from spoken_intents_training.finetune import fit_temperature, train
 from spoken_intents_training.recipe import Recipe
 
-RECIPE = Recipe(epochs=6, batch_size=4, learning_rate=2e-3, max_grad_norm=1.0)
+RECIPE = Recipe(
+    context="short", epochs=6, batch_size=4, learning_rate=2e-3, max_grad_norm=1.0, non_speech_share=0.1, held_out_share=0.1
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,7 @@ def test_the_same_seed_gives_the_same_model(base: str, clips: List[Clip], model:
 
 
 def test_it_goes_on_from_a_model_and_says_when_it_cannot(base: str, clips: List[Clip], model: Path, tmp_path: Path) -> None:
-    slow = Recipe(epochs=1, batch_size=4, learning_rate=1e-7)
+    slow = replace(RECIPE, epochs=1, learning_rate=1e-7)
     described = train(clips, base, slow, tmp_path / "on", continue_from=model)
     samples = soundfile.read(clips[0].path, dtype="float32")[0]
     first, second = (Recognizer(folder, "fp32").logits(samples) for folder in (model, tmp_path / "on"))
@@ -91,7 +94,7 @@ def test_it_goes_on_from_a_model_and_says_when_it_cannot(base: str, clips: List[
 
 def test_a_lone_clip_is_a_warning(base: str, clips: List[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        train([*clips[:8], Clip(clips[0].path, "lonely", "x")], base, Recipe(epochs=1, batch_size=8), tmp_path)
+        train([*clips[:8], Clip(clips[0].path, "lonely", "x")], base, replace(RECIPE, epochs=1), tmp_path)
     assert "single clip" in caplog.text
     assert "lonely" in caplog.text
 
