@@ -2,64 +2,83 @@
 
 import json
 import logging
+import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import List
+from typing import Any, Dict, List
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+from conftest import disk_that_takes
+from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from spoken_intents.audio import SAMPLE_RATE
-from spoken_intents.errors import DataError, ModelError
-from spoken_intents.recognizer import Recognizer
-from spoken_intents_training.dataset import Clip
-from spoken_intents_training.distill import save_base
-from spoken_intents_training.finetune import fit_temperature, train
+from spoken_intents.errors import DataError, ModelError, TrainingError
+from spoken_intents.recognizer import ENCODER, NON_SPEECH, Recognizer
+from spoken_intents_training.batches import Examples
+from spoken_intents_training.dataset import Clip, read_all_samples, read_clips, read_samples
+from spoken_intents_training.finetune import fit_classifier, fit_temperature, freeze, predict, train
+from spoken_intents_training.modeling import load_base
+from spoken_intents_training.nonspeech import non_speech_clips
 from spoken_intents_training.recipe import Recipe
 
 RECIPE = Recipe(
-    context="short", epochs=6, batch_size=4, learning_rate=2e-3, max_grad_norm=1.0, non_speech_share=0.1, held_out_share=0.1
+    context="short",
+    epochs=6,
+    batch_size=4,
+    learning_rate=2e-3,
+    pooling="statistics",
+    augment=("gain", "shift", "blank"),
+    warmup_share=0.1,
+    max_grad_norm=1.0,
+    non_speech_share=0.1,
+    held_out_share=0.1,
 )
+QUICK = Recipe(context="short", epochs=1, batch_size=8, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Any:
+    """Tiny models gain nothing from more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    import torch
-    from transformers import WhisperConfig
-
-    from spoken_intents_training.modeling import ShortContextClassifier
-
-    torch.manual_seed(0)
-    config = WhisperConfig(
-        d_model=64, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=128, num_hidden_layers=1, classifier_proj_size=32
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("base")
-    save_base(ShortContextClassifier(config), folder)
-    return str(folder)
+def clips(buzzes: Path) -> List[Clip]:
+    return read_clips(buzzes)
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> List[Clip]:
-    """Two "intents" anybody can tell apart: vowels-like buzzes of a low and of a high voice."""
-    folder = tmp_path_factory.mktemp("clips")
-    rng = np.random.default_rng(0)
-    made = []
-    for number in range(24):
-        intent, pitch = (("low", 110), ("high", 310))[number % 2]
-        time = np.arange(int(rng.uniform(0.4, 0.9) * SAMPLE_RATE)) / SAMPLE_RATE
-        buzz = sum(np.sin(2 * np.pi * pitch * rng.uniform(0.97, 1.03) * k * time) / k for k in range(1, 9))
-        path = folder / f"{intent}{number}.wav"
-        soundfile.write(path, 0.1 * buzz, SAMPLE_RATE)
-        made.append(Clip(path, intent, path.name))
-    return made
-
-
-@pytest.fixture(scope="module")
-def model(base: str, clips: List[Clip], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tiny_base: str, clips: List[Clip], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("model")
-    train(clips, base, RECIPE, out)
+    train(clips, tiny_base, RECIPE, out, tensorboard=out / "runs")
     return out
+
+
+def logits(model: Path, clip: Clip) -> np.ndarray:
+    return Recognizer(model, "fp32").logits(read_samples(clip))
+
+
+def poisoned(base: str, copy: Path, **tensors: Any) -> str:
+    """A copy of the base model with functions applied to some of its tensors."""
+    shutil.copytree(base, copy)
+    weights = load_file(copy / "model.safetensors")
+    for name, tensor in weights.items():
+        for ending, change in tensors.items():
+            if name.endswith(ending.replace("__", ".")):
+                weights[name] = change(tensor)
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    return str(copy)
+
+
+# ---------------------------------------------------------------- what a training gives
 
 
 def test_it_learns_and_is_told_in_model_json(model: Path, clips: List[Clip]) -> None:
@@ -67,39 +86,134 @@ def test_it_learns_and_is_told_in_model_json(model: Path, clips: List[Clip]) -> 
     assert described["metrics"]["held_out"] is True
     assert described["metrics"]["n"] == 2
     assert described["data"]["clips"] == {"high": 12, "low": 12}
+    assert described["labels"] == ["high", "low", NON_SPEECH]
+    assert described["recipe"]["augment"] == ["gain", "shift", "blank"]
     recognizer = Recognizer(model)
-    heard = [recognizer.classify(soundfile.read(clip.path, dtype="float32")[0]).intent for clip in clips]
+    heard = [recognizer.classify(read_samples(clip)).intent for clip in clips]
     assert sum(intent == clip.intent for intent, clip in zip(heard, clips)) >= 20
 
 
-def test_the_same_seed_gives_the_same_model(base: str, clips: List[Clip], model: Path, tmp_path: Path) -> None:
-    train(clips, base, RECIPE, tmp_path)
-    samples = soundfile.read(clips[0].path, dtype="float32")[0]
-    first, second = (Recognizer(folder, "fp32").logits(samples) for folder in (model, tmp_path))
-    assert np.allclose(first, second, atol=1e-4)
+def test_the_log_tells_of_every_step(model: Path) -> None:
+    log = json.loads((model / "model.json").read_text())["log"]
+    examples = 22 + 12 - 2  # held out: two clips, two of the twelve noises
+    steps = RECIPE.epochs * math.ceil(examples / RECIPE.batch_size)
+    assert [entry["step"] for entry in log] == list(range(1, steps + 1))
+    assert log[-1]["epoch"] == RECIPE.epochs
+    assert all(math.isfinite(entry["loss"]) for entry in log)
+    assert np.mean([entry["loss"] for entry in log[-5:]]) < np.mean([entry["loss"] for entry in log[:5]])
+    rates = [entry["learning_rate"] for entry in log]
+    warm = round(steps * RECIPE.warmup_share)
+    assert rates[0] == 0 and max(rates) == rates[warm] == pytest.approx(RECIPE.learning_rate)
+    assert rates[warm:] == sorted(rates[warm:], reverse=True) and rates[-1] < 0.01 * RECIPE.learning_rate
 
 
-def test_it_goes_on_from_a_model_and_says_when_it_cannot(base: str, clips: List[Clip], model: Path, tmp_path: Path) -> None:
-    slow = replace(RECIPE, epochs=1, learning_rate=1e-7)
-    described = train(clips, base, slow, tmp_path / "on", continue_from=model)
-    samples = soundfile.read(clips[0].path, dtype="float32")[0]
-    first, second = (Recognizer(folder, "fp32").logits(samples) for folder in (model, tmp_path / "on"))
-    assert np.allclose(first, second, atol=0.05), "it began where the other ended"
-    assert described["labels"] == Recognizer(model).labels
-    more = [*clips, Clip(clips[0].path, "third", "x"), Clip(clips[1].path, "third", "y")]
-    with pytest.raises(ModelError, match="Train without --finetune"):
-        train(more, base, slow, tmp_path / "no", continue_from=model)
-    assert not (tmp_path / "no" / "model.json").exists()
+def test_tensorboard_gets_the_loss(model: Path) -> None:
+    (events,) = (model / "runs").glob("events.out.tfevents.*")
+    told = EventAccumulator(str(events)).Reload().Scalars("train/loss")
+    log = json.loads((model / "model.json").read_text())["log"]
+    assert [event.step for event in told] == [entry["step"] for entry in log]
+    assert [event.value for event in told] == pytest.approx([entry["loss"] for entry in log], rel=1e-4)
 
 
-def test_a_lone_clip_is_a_warning(base: str, clips: List[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_same_seed_gives_the_same_model(tiny_base: str, clips: List[Clip], tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1, held_out_share=0.0, non_speech_share=0.0, pooling="mean")
+    for name, seed in (("first", 0), ("second", 0), ("other", 1)):
+        train(clips[:12], tiny_base, replace(recipe, seed=seed), tmp_path / name)
+    first, second, other = (logits(tmp_path / name, clips[0]) for name in ("first", "second", "other"))
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first - other).max() > 1e-4
+
+
+def test_few_clips_are_passed_over_until_there_are_enough_steps(tiny_base: str, clips: List[Clip], tmp_path: Path) -> None:
+    described = train(clips[:8], tiny_base, replace(QUICK, batch_size=3, min_steps=7), tmp_path)
+    assert (described["log"][-1]["step"], described["log"][-1]["epoch"]) == (9, 3)  # three steps an epoch
+
+
+def test_frozen_layers_stay_as_they_are_and_the_rest_does_not(tiny_base: str, clips: List[Clip], tmp_path: Path) -> None:
+    train(clips[:8], tiny_base, replace(QUICK, frozen_layers=1), tmp_path)
+    before, after = (load_base(tiny_base, ["high", "low"]).state_dict(), load_file(tmp_path / ENCODER))
+    changed = {name for name in before if not torch.equal(before[name].half(), after[name]) and name.startswith("encoder.")}
+    assert changed == {"encoder.layer_norm.weight", "encoder.layer_norm.bias"}
+
+
+def test_without_frozen_layers_all_but_the_positions_is_learnt(tiny_base: str) -> None:
+    for layers, kept in ((0, {"embed_positions"}), (1, {"embed_positions", "conv1", "conv2", "layers"})):
+        loaded = load_base(tiny_base, ["high", "low"])
+        freeze(loaded, layers)
+        assert {name.split(".")[0] for name, p in loaded.encoder.named_parameters() if not p.requires_grad} == kept
+        assert all(parameter.requires_grad for parameter in loaded.classifier.parameters())
+
+
+def test_a_lone_clip_is_a_warning(tiny_base: str, clips: List[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        train([*clips[:8], Clip(clips[0].path, "lonely", "x")], base, replace(RECIPE, epochs=1), tmp_path)
+        train([*clips[:8], Clip(clips[0].path, "lonely", "x")], tiny_base, QUICK, tmp_path)
     assert "single clip" in caplog.text
     assert "lonely" in caplog.text
 
 
-def test_bad_clips_stop_it_before_it_begins(base: str, clips: List[Clip], tmp_path: Path) -> None:
+# ---------------------------------------------------------------- the reference recipe
+
+
+def test_the_reference_recipe_trains_the_stock_class_on_padded_clips(tiny_base: str, clips: List[Clip], tmp_path: Path) -> None:
+    described = train(clips[:3], tiny_base, Recipe(), tmp_path)
+    assert described["labels"] == ["high", "low"], "no noises were made up"
+    assert described["log"][-1]["step"] == 9  # three clips, three epochs, one clip a step
+    assert described["front_end"]["padded"] is True
+    assert described["metrics"]["held_out"] is False and described["metrics"]["n"] == 3
+    assert described["temperature"] == 1.0
+    assert described["parity"]["fp32_max_difference"] < 1e-3
+    recognizer = Recognizer(tmp_path, "fp32")
+    for clip in clips[:3]:
+        recognition = recognizer.classify(read_samples(clip))
+        assert sorted(name for name, _ in recognition.ranking) == ["high", "low"]
+        assert recognition.is_speech and recognition.non_speech == 0.0
+
+
+# ---------------------------------------------------------------- the classifier it begins with
+
+
+@pytest.mark.parametrize(
+    ("intents", "noises"), [(["high", "low"], 0), (["high", "low"], 12), (["high", "low", "none of these"], 0)]
+)
+def test_the_fitted_classifier_tells_apart_before_anything_is_trained(
+    tiny_base: str, clips: List[Clip], intents: List[str], noises: int
+) -> None:
+    labels = [*intents, NON_SPEECH] if noises else intents
+    loaded: Any = load_base(tiny_base, labels, "statistics")
+    samples = [*read_all_samples(clips), *non_speech_clips(noises, 0)]
+    targets = [labels.index(clip.intent) for clip in clips] + [len(labels) - 1] * noises
+    data = Examples(samples, targets, ["x"] * len(samples), RECIPE, 80)
+    before = {name: weight.clone() for name, weight in loaded.encoder.state_dict().items()}
+    fit_classifier(loaded, data)
+    heard = predict(loaded, list(data.plain()))
+    assert heard.shape == (len(samples), len(labels)) and np.isfinite(heard).all()
+    assert (heard.argmax(axis=1) == targets).mean() > 0.9
+    assert all(torch.equal(weight, before[name]) for name, weight in loaded.encoder.state_dict().items())
+
+
+# ---------------------------------------------------------------- going on from a model
+
+
+def test_it_goes_on_from_a_model_and_says_when_it_cannot(tiny_base: str, clips: List[Clip], model: Path, tmp_path: Path) -> None:
+    slow = replace(RECIPE, epochs=1, learning_rate=1e-7)
+    described = train(clips, tiny_base, slow, tmp_path / "on", continue_from=model)
+    first, second = (logits(folder, clips[0]) for folder in (model, tmp_path / "on"))
+    assert np.allclose(first, second, atol=0.05), "it began where the other ended"
+    assert described["labels"] == Recognizer(model).labels
+    more = [*clips, Clip(clips[0].path, "third", "x"), Clip(clips[1].path, "third", "y")]
+    with pytest.raises(ModelError, match=r"the intents changed \(new: third\)\. Train without --finetune"):
+        train(more, tiny_base, slow, tmp_path / "no", continue_from=model)
+    with pytest.raises(ModelError, match="The recipe's pooling changed"):
+        train(clips, tiny_base, replace(slow, pooling="mean"), tmp_path / "no", continue_from=model)
+    with pytest.raises(ModelError, match="it was made from base_model"):
+        train(clips, "whisper-mini", slow, tmp_path / "no", continue_from=model)
+    assert not (tmp_path / "no" / "model.json").exists()
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_bad_clips_stop_it_before_it_begins(tiny_base: str, clips: List[Clip], tmp_path: Path) -> None:
     words = tmp_path / "words.wav"
     words.write_text("not audio")
     silent = tmp_path / "silent.wav"
@@ -107,14 +221,14 @@ def test_bad_clips_stop_it_before_it_begins(base: str, clips: List[Clip], tmp_pa
     with pytest.raises(
         DataError, match=r"(?s)2 clip\(s\) cannot be used.*words.wav \(intent low\).*silent.wav.*only silence"
     ) as error:
-        train([*clips, Clip(words, "low", "words.wav"), Clip(silent, "high", "silent.wav")], base, RECIPE, tmp_path / "out")
+        train([*clips, Clip(words, "low", "words.wav"), Clip(silent, "high", "silent.wav")], tiny_base, RECIPE, tmp_path / "out")
     assert "nothing was trained" in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_one_intent_is_not_enough(base: str, clips: List[Clip], tmp_path: Path) -> None:
+def test_one_intent_is_not_enough(tiny_base: str, clips: List[Clip], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least two"):
-        train(clips[::2], base, RECIPE, tmp_path)
+        train(clips[::2], tiny_base, RECIPE, tmp_path)
 
 
 def test_a_base_model_that_is_not_whisper(clips: List[Clip], tmp_path: Path) -> None:
@@ -122,6 +236,66 @@ def test_a_base_model_that_is_not_whisper(clips: List[Clip], tmp_path: Path) -> 
     (tmp_path / "bert/config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ModelError, match="is a bert model; a Whisper one is needed"):
         train(clips, str(tmp_path / "bert"), RECIPE, tmp_path / "out")
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+def test_a_loss_that_is_no_number_stops_it_and_names_step_and_clips(tiny_base: str, clips: List[Clip], tmp_path: Path) -> None:
+    base = poisoned(tiny_base, tmp_path / "base", layer_norm__weight=lambda tensor: tensor * torch.nan)
+    words = (
+        r"The loss became nan at step 1, on (low|high)\d+\.wav, (low|high)\d+\.wav\. Nothing was written\. A lower learning_rate"
+    )
+    with pytest.raises(TrainingError, match=words):
+        train(clips, base, replace(QUICK, batch_size=2), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def deaf_to_what_is_long(tiny_base: str, tmp_path: Path) -> str:
+    """A base model that answers clips of more than 2 s with what is no number."""
+
+    def unknown_beyond_2_s(positions: torch.Tensor) -> torch.Tensor:
+        positions[100:] = torch.nan
+        return positions
+
+    return poisoned(tiny_base, tmp_path / "deaf", embed_positions__weight=unknown_beyond_2_s)
+
+
+@pytest.fixture
+def long_clip(tmp_path: Path) -> Clip:
+    soundfile.write(tmp_path / "long.wav", 0.1 * np.sin(np.arange(3 * SAMPLE_RATE) / 20), SAMPLE_RATE)
+    return Clip(tmp_path / "long.wav", "low", "long.wav", "bob")
+
+
+def test_the_clip_that_broke_the_loss_is_named(
+    deaf_to_what_is_long: str, clips: List[Clip], long_clip: Clip, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"The loss became nan at step ([2-9]|1\d), on long\.wav\. Nothing was written"):
+        train([*clips[:12], long_clip], deaf_to_what_is_long, replace(QUICK, batch_size=1, seed=1), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_answers_with_no_number_is_not_written(
+    deaf_to_what_is_long: str, clips: List[Clip], long_clip: Clip, tmp_path: Path
+) -> None:
+    ann = [replace(clip, speaker="ann") for clip in clips]
+    bob = [*(replace(clip, speaker="bob") for clip in clips[:4]), long_clip]  # few enough to be the one who is held out
+    with pytest.raises(TrainingError, match=r"answers with what is no number\. Nothing was written\. Lower the learning_rate"):
+        train([*ann, *bob], deaf_to_what_is_long, replace(QUICK, held_out_share=0.1), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_at_the_end_leaves_the_earlier_model(tiny_base: str, clips: List[Clip], model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    before: Dict[Path, bytes] = {file: file.read_bytes() for file in (tmp_path / "model").rglob("*") if file.is_file()}
+    with disk_that_takes(500_000), pytest.raises(TrainingError, match=r"could not be written to .*Nothing there was changed"):
+        train(clips[:8], tiny_base, QUICK, tmp_path / "model")
+    assert {file: file.read_bytes() for file in (tmp_path / "model").rglob("*") if file.is_file()} == before
+    assert Recognizer(tmp_path / "model").labels == ["high", "low", NON_SPEECH]
+
+
+# ---------------------------------------------------------------- confidence
 
 
 def test_temperature_makes_confidence_honest() -> None:

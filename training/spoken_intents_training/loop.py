@@ -1,5 +1,6 @@
 """The training loop: Hugging Face's Trainer on one processor, one GPU or several, resumable, with a progress bar."""
 
+import gc
 import logging
 import math
 import os
@@ -46,13 +47,22 @@ def run(
     Raises:
         TrainingError: The loss is no number any more.
     """
+    log = _train(model, data, recipe, _arguments(recipe, len(data), folder, keep_checkpoints), tensorboard)
+    if torch.distributed.is_initialized():  # the first process goes on alone
+        gc.collect()  # DistributedDataParallel goes before its process group; the other way round they wait for each other
+        torch.distributed.destroy_process_group()
+    cast(torch.nn.Module, model).to("cpu").eval()
+    return log
+
+
+def _arguments(recipe: Recipe, examples: int, folder: Path, keep_checkpoints: bool) -> TrainingArguments:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     per_process = math.ceil(recipe.batch_size / processes)
-    steps = math.ceil(len(data) / (per_process * processes)) * recipe.epochs_for(len(data))
+    steps = math.ceil(examples / (per_process * processes)) * recipe.epochs_for(examples)
     use_cpu = not torch.cuda.is_available()
-    arguments = TrainingArguments(
+    arguments = _Arguments(
         output_dir=str(folder),
-        num_train_epochs=recipe.epochs_for(len(data)),
+        num_train_epochs=recipe.epochs_for(examples),
         per_device_train_batch_size=per_process,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
@@ -73,6 +83,12 @@ def run(
         remove_unused_columns=False,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # torch's DataParallel would take a whole batch for each GPU
+    return arguments
+
+
+def _train(
+    model: Any, data: Examples, recipe: Recipe, arguments: TrainingArguments, tensorboard: Optional[Path]
+) -> List[Dict[str, Any]]:
     trainer = _Trainer(recipe, model, arguments, data_collator=collate, train_dataset=data)
     trainer.remove_callback(transformers.PrinterCallback)
     bar = _Bar(trainer)
@@ -82,16 +98,13 @@ def run(
             from torch.utils.tensorboard.writer import SummaryWriter
 
             trainer.add_callback(TensorBoardCallback(SummaryWriter(str(tensorboard))))
-    checkpoint = last_checkpoint(folder)
+    checkpoint = last_checkpoint(Path(str(arguments.output_dir)))
     if checkpoint and trainer.is_world_process_zero():
         console.print(f"Going on from step {_step(checkpoint)}.")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         bar.stop()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # the first process goes on alone
-    cast(torch.nn.Module, model).to("cpu").eval()
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -103,6 +116,14 @@ def last_checkpoint(folder: Path) -> Optional[Path]:
 
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
+
+
+class _Arguments(TrainingArguments):
+    @property
+    def device(self) -> torch.device:
+        """Without the index that it has on several processors: torch.load knows no cpu:0."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
 
 
 class _Trainer(Trainer):

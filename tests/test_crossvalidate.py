@@ -1,0 +1,165 @@
+"""Cross-validation: every clip is heard once, by a model that learnt from others than its speaker or its words."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import List, Sequence, Tuple
+
+import pytest
+
+from spoken_intents.errors import DataError
+from spoken_intents.recognizer import Recognizer
+from spoken_intents_training.crossvalidate import GROUPINGS, cross_validate, folds
+from spoken_intents_training.dataset import Clip, read_clips
+from spoken_intents_training.recipe import Recipe
+
+
+def made_up(rng: random.Random, speakers: int, transcripts: int) -> List[Clip]:
+    return [
+        Clip(
+            Path(f"{i}.wav"),
+            rng.choice("abc"),
+            f"{i}.wav",
+            f"speaker {rng.randrange(speakers)}",
+            f"Words {rng.randrange(transcripts)}",
+        )
+        for i in range(rng.randint(40, 90))
+    ]
+
+
+def shared(clips: Sequence[Clip], tested: Sequence[Sequence[int]], name: str) -> List[str]:
+    """What clips in different folds have in common."""
+    seen: dict = {}
+    both = set()
+    for number, fold in enumerate(tested):
+        for index in fold:
+            value = getattr(clips[index], name).strip().lower()
+            if seen.setdefault(value, number) != number:
+                both.add(value)
+    return sorted(both)
+
+
+# ---------------------------------------------------------------- the folds
+
+
+@pytest.mark.parametrize(
+    ("group_by", "apart"),
+    [("speaker", ("speaker",)), ("transcript", ("transcript",)), ("both", ("speaker", "transcript")), ("none", ())],
+)
+def test_every_clip_is_tested_once_and_groups_stay_together(group_by: str, apart: Tuple[str, ...]) -> None:
+    checked = 0
+    for seed in range(60):
+        rng = random.Random(seed)
+        clips, k = made_up(rng, rng.randint(8, 60), 400 if group_by == "both" else 25), rng.randint(2, 4)
+        try:
+            tested, by = folds(clips, k, group_by, seed)
+        except DataError as error:
+            assert group_by == "both" and "belong together" in str(error)
+            continue
+        assert by == group_by and len(tested) == k
+        assert sorted(index for fold in tested for index in fold) == list(range(len(clips)))
+        assert all(fold for fold in tested)
+        for name in apart:
+            assert not shared(clips, tested, name)
+        assert folds(clips, k, group_by, seed) == (tested, by)
+        checked += 1
+    assert checked > 40
+
+
+def test_grouping_by_speaker_alone_lets_words_be_shared() -> None:
+    clips = made_up(random.Random(0), 12, 6)
+    tested, _ = folds(clips, 3, "speaker")
+    assert not shared(clips, tested, "speaker") and shared(clips, tested, "transcript")
+
+
+def test_what_hangs_together_by_speaker_and_words_is_one_group() -> None:
+    chain = [("ann", "yes"), ("ann", "no"), ("bob", "No "), ("bob", "maybe"), ("cid", "maybe")]  # ann's yes to cid's maybe
+    others = [(f"speaker {i}", f"words {i}") for i in range(10)]
+    clips = [Clip(Path(f"{i}.wav"), "ab"[i % 2], f"{i}.wav", *said) for i, said in enumerate(chain + others)]
+    for seed in range(5):
+        tested, _ = folds(clips, 3, "both", seed)
+        assert sum(bool(set(fold) & set(range(len(chain)))) for fold in tested) == 1
+
+
+def test_another_seed_makes_other_folds() -> None:
+    clips = made_up(random.Random(0), 20, 20)
+    first, second = (folds(clips, 4, "speaker", seed)[0] for seed in (0, 1))
+    assert first != second
+
+
+def test_folds_hold_about_the_same_of_every_intent() -> None:
+    clips = [Clip(Path(f"{i}.wav"), "abcd"[i % 4], f"{i}.wav", f"speaker {i // 4}") for i in range(160)]
+    tested, _ = folds(clips, 5)
+    for fold in tested:
+        counts = [sum(clips[index].intent == intent for index in fold) for intent in "abcd"]
+        assert 6 <= min(counts) and max(counts) <= 10
+
+
+def test_auto_takes_speakers_then_transcripts_then_nothing() -> None:
+    clips = made_up(random.Random(0), 20, 20)
+    assert folds(clips, 3)[1] == folds(clips, 3, "auto")[1] == "speaker"
+    one_unknown = [replace(clips[0], speaker=""), *clips[1:]]
+    assert folds(one_unknown, 3)[1] == "transcript"
+    assert folds([replace(clip, transcript="") if clip is clips[1] else clip for clip in one_unknown], 3)[1] == "none"
+    assert set(GROUPINGS) == {"auto", "speaker", "transcript", "both", "none"}
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def listed(speakers: Sequence[str]) -> List[Clip]:
+    return [Clip(Path(f"{i}.wav"), "ab"[i % 2], f"{i}.wav", speaker) for i, speaker in enumerate(speakers)]
+
+
+@pytest.mark.parametrize("group_by", ["speaker", "transcript", "both"])
+def test_clips_without_what_they_are_grouped_by_are_named(group_by: str) -> None:
+    clips = [*listed(["ann", "bob"]), Clip(Path("x.wav"), "a", "x.wav"), Clip(Path("y.wav"), "a", "y.wav")]
+    name, example, count = ("transcript", "0.wav", 4) if group_by == "transcript" else ("speaker", "x.wav", 2)
+    with pytest.raises(DataError, match=rf"{count} clip\(s\) have no {name} to group by, such as {example}"):
+        folds(clips, 2, group_by)
+
+
+def test_fewer_groups_than_folds_are_refused() -> None:
+    with pytest.raises(DataError, match=r"4 folds need 4 groups by speaker; the clips make 3\. Take fewer folds"):
+        folds(listed(["ann", "bob", "cid"] * 5), 4)
+
+
+def test_fewer_clips_of_every_intent_than_folds_are_refused() -> None:
+    with pytest.raises(DataError, match=r"5 folds need 5 clips of some intent; a has the most, 4\. Take fewer folds"):
+        folds(listed([f"speaker {i}" for i in range(8)]), 5)
+
+
+def test_a_group_that_is_too_large_for_a_fold_is_refused() -> None:
+    clips = listed(["ann"] * 15 + ["bob", "cid", "dan", "eve", "fay"])
+    with pytest.raises(
+        DataError, match=r"Grouped by speaker, 15 of 20 clips belong together: no 5 folds .*Group by something else"
+    ):
+        folds(clips, 5)
+
+
+# ---------------------------------------------------------------- the models
+
+
+def test_every_clip_gets_one_recognition(tiny_base: str, buzzes: Path) -> None:
+    recipe = Recipe(context="short", epochs=2, batch_size=4, learning_rate=2e-3, pooling="statistics")
+    clips = [replace(clip, speaker=f"speaker {i // 2}") for i, clip in enumerate(read_clips(buzzes))]
+    tested, _ = folds(clips, 2)
+    also: List[Tuple[str, List[Clip]]] = []
+
+    def remember(recognizer: Recognizer, heard: List[Clip]) -> None:
+        also.append((recognizer.fingerprint, heard))
+
+    by_fold = list(cross_validate(clips, tiny_base, recipe, tested, remember))
+    assert [sorted(recognitions) for recognitions in by_fold] == [sorted(fold) for fold in tested]
+    models = [{recognition.model for recognition in recognitions.values()} for recognitions in by_fold]
+    assert [len(of_fold) for of_fold in models] == [1, 1] and models[0] != models[1]
+    assert also == [(next(iter(model)), [clips[i] for i in fold]) for model, fold in zip(models, tested)]
+    heard = {index: recognition.intent for recognitions in by_fold for index, recognition in recognitions.items()}
+    assert sum(heard[index] == clip.intent for index, clip in enumerate(clips)) >= 20
+
+
+def test_a_fold_that_leaves_one_intent_cannot_be_learnt_from(tiny_base: str, buzzes: Path) -> None:
+    clips = read_clips(buzzes)
+    every_low = [index for index, clip in enumerate(clips) if clip.intent == "low"]
+    with pytest.raises(DataError, match="at least two are needed"):
+        next(cross_validate(clips, tiny_base, Recipe(context="short"), [every_low]))
