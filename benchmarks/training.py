@@ -2,7 +2,7 @@
 
     python benchmarks/training.py ablation     # the default recipe without each of its ingredients, on validation speakers
     python benchmarks/training.py few          # accuracy against clips an intent: default, reference-short, linear probe
-    python benchmarks/training.py once         # the sets' own test parts, once for a recipe: clean, noise, telephone, int8
+    python benchmarks/training.py once         # the sets' own test parts, once for a recipe: clean, noise, telephone
     python benchmarks/training.py bases        # whisper-mini between random weights and its teacher
     python benchmarks/training.py speed        # seconds for a clip: stock class on 30 s windows against short context
 
@@ -32,9 +32,10 @@ from spoken_intents_training.augment import add_noise, telephone
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.dataset import Clip, read_clips, read_samples
 from spoken_intents_training.distill import save_base
-from spoken_intents_training.finetune import PROBE_C, freeze, in_batches, train
+from spoken_intents_training.evaluate import recordings
+from spoken_intents_training.finetune import PROBE_C, freeze, frozen_features, train
 from spoken_intents_training.loop import run
-from spoken_intents_training.modeling import encode, load_base, statistics
+from spoken_intents_training.modeling import load_base
 from spoken_intents_training.recipe import Recipe, load_recipe
 from spoken_intents_training.sources import base_model_source
 
@@ -94,7 +95,7 @@ def draw(clips: Sequence[Clip], an_intent: Optional[int], seed: int) -> List[Cli
 
 def conditions(recognizer: Recognizer, clips: Sequence[Clip], speech: Path) -> Dict[str, float]:
     """Accuracy on the clips as they are, at 10 dB of recorded noise, and on a telephone."""
-    noises = [read_audio(path, 120) for path in sorted((speech / "noise").rglob("*")) if path.suffix in (".wav", ".flac", ".ogg")]
+    noises = [read_audio(path, 120) for path in recordings(speech / "noise")]
     right: Dict[str, List[bool]] = defaultdict(list)
     for index, clip in enumerate(clips):
         samples = read_samples(clip)
@@ -109,14 +110,8 @@ def conditions(recognizer: Recognizer, clips: Sequence[Clip], speech: Path) -> D
     return {name: float(np.mean(values)) for name, values in right.items()}
 
 
-def accuracy(recognizer: Recognizer, clips: Sequence[Clip]) -> float:
-    return float(np.mean([recognizer.classify(read_samples(clip)).intent == clip.intent for clip in clips]))
-
-
-def trained(
-    clips: Sequence[Clip], base_model: str, recipe: Recipe, tested: Sequence[Clip], speech: Path, clean_only: bool = False
-) -> Dict[str, Any]:
-    """Trains on `clips`, measures on `tested`: fp32 everywhere, int8 as well on clean clips."""
+def trained(clips: Sequence[Clip], base_model: str, recipe: Recipe, tested: Sequence[Clip], speech: Path) -> Dict[str, Any]:
+    """Trains on `clips`, measures on `tested`, in fp32."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         described = train(clips, base_model, recipe, Path(folder))
@@ -179,7 +174,7 @@ def few(
                 measured = probe(features, drawn, tested)
             else:
                 recipe = replace(load_recipe(method), seed=seed)
-                measured = trained(drawn, base_model, recipe, tested, speech, clean_only=True)
+                measured = trained(drawn, base_model, recipe, tested, speech)
             rows.append({"set": dataset, "an_intent": an_intent, "draw": seed, "method": method, **measured})
             console.print(json.dumps(rows[-1]))
             save(name, {"base_model": Path(base_model).name, "rows": rows})
@@ -189,7 +184,7 @@ def pooled(base_model: str, clips: Sequence[Clip]) -> np.ndarray:
     """What the default recipe's classifier gets of each clip from the encoder as it is, shape (clips, width)."""
     model = load_base(base_model, ["-", "+"], "statistics")
     spectrograms = [log_mel(read_samples(clip), model.config.num_mel_bins) for clip in clips]
-    return in_batches(model, spectrograms, lambda features, frames: statistics(*encode(model.encoder, features, frames)))
+    return frozen_features(model, spectrograms)
 
 
 def probe(features: Dict[Path, np.ndarray], learnt: Sequence[Clip], tested: Sequence[Clip]) -> Dict[str, Any]:
@@ -235,7 +230,7 @@ def bases(
         for dataset, seed in product(sets, range(seeds)):
             drawn, tested = draw(train_part(speech, dataset), an_intent, seed), test_part(speech, dataset)
             for base, source in (("random", folder), (student, student), ("teacher", teacher)):
-                measured = trained(drawn, source, replace(load_recipe("default"), seed=seed), tested, speech, clean_only=True)
+                measured = trained(drawn, source, replace(load_recipe("default"), seed=seed), tested, speech)
                 rows.append({"set": dataset, "seed": seed, "base": base, **measured})
                 console.print(json.dumps(rows[-1]))
                 save(name, {"teacher": Path(teacher).name, "an_intent": an_intent, "rows": rows})

@@ -14,6 +14,7 @@ import soundfile
 import yaml
 
 from assistant import BIN, PROJECT, QUIET, ROOT, Assistant
+from spoken_intents_training.dataset import Clip, read_clips
 
 SHARED = ROOT.parent / "shared"
 INTENTS = ("greet", "goodbye", "affirm", "deny")  # of `rasa init`, for which there are clips
@@ -59,6 +60,22 @@ def buzzes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"{intent}{number}.wav,{intent}\n")
     (folder / "clips.csv").write_text("path,intent\n" + "".join(rows))
     return folder / "clips.csv"
+
+
+@pytest.fixture(scope="module")
+def clips(buzzes: Path) -> List[Clip]:
+    return read_clips(buzzes)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """So that sums come out the same in every process; and tiny models gain nothing from more threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @contextmanager

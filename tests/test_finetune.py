@@ -20,11 +20,13 @@ from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import DataError, ModelError, TrainingError
 from spoken_intents.recognizer import ENCODER, NON_SPEECH, Recognizer
 from spoken_intents_training.batches import Examples
-from spoken_intents_training.dataset import Clip, read_all_samples, read_clips, read_samples
+from spoken_intents_training.dataset import Clip, read_all_samples, read_samples
 from spoken_intents_training.finetune import fit_classifier, fit_temperature, freeze, predict, train
 from spoken_intents_training.modeling import load_base
 from spoken_intents_training.nonspeech import non_speech_clips
 from spoken_intents_training.recipe import Recipe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RECIPE = Recipe(
     context="short",
@@ -39,20 +41,6 @@ RECIPE = Recipe(
     held_out_share=0.1,
 )
 QUICK = Recipe(context="short", epochs=1, batch_size=8, learning_rate=1e-3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    """Tiny models gain nothing from more threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def clips(buzzes: Path) -> List[Clip]:
-    return read_clips(buzzes)
 
 
 @pytest.fixture(scope="module")

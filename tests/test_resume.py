@@ -8,19 +8,20 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, List
+from typing import List
 
 import numpy as np
 import pytest
-import torch
 from conftest import disk_that_takes
 
 from spoken_intents.errors import TrainingError
 from spoken_intents.recognizer import Recognizer
-from spoken_intents_training.dataset import Clip, read_clips, read_samples
+from spoken_intents_training.dataset import Clip, read_samples
 from spoken_intents_training.finetune import CHECKPOINTS, checkpoint_directory, train
 from spoken_intents_training.loop import COMPLETE, last_checkpoint
 from spoken_intents_training.recipe import Recipe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RECIPE = Recipe(
     context="short",
@@ -34,20 +35,6 @@ RECIPE = Recipe(
     held_out_share=0.1,
 )
 STEPS = 10 * 8  # 22 clips and 10 noises, four at a time
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    """So that sums come out the same in every process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def clips(buzzes: Path) -> List[Clip]:
-    return read_clips(buzzes)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ Every function here returns a new array and draws from the generator it is given
 same clip whatever order or process it is made in. `add_noise` and `telephone` are also what evaluation measures with.
 """
 
+from functools import cached_property
 from typing import Callable, Dict, List, Sequence
 
 import numpy as np
@@ -31,7 +32,11 @@ class Augmentation:
 
     def __init__(self, names: Sequence[str], seed: int) -> None:
         self._names = names
-        self._noises: List[np.ndarray] = non_speech_clips(NOISES, seed) if "noise" in names else []
+        self._seed = seed
+
+    @cached_property
+    def _noises(self) -> List[np.ndarray]:
+        return non_speech_clips(NOISES, self._seed)  # when first needed: clips that are held out are never varied
 
     def log_mel(self, samples: np.ndarray, n_mels: int, rng: np.random.Generator, padded: bool = False) -> np.ndarray:
         """The log-mel, (n_mels, frames), of a varied copy of `samples`; see `features.log_mel`."""

@@ -74,8 +74,8 @@ def train(
 ) -> None:
     """Fine-tune a Whisper encoder on spoken examples.
 
-    In a CSV with the column split, rows marked [bold]test[/] are left out. On several processors or GPUs:
-    accelerate launch --num_processes 2 .venv/bin/spoken-intents train ...
+    In a CSV with the column split, rows marked [bold]test[/] are left out. On several GPUs or processors:
+    accelerate launch --multi_gpu --num_processes 2 .venv/bin/spoken-intents train ...
 
     [dim]spoken-intents train data/nlu_spoken.yml --base-model whisper-mini --out my_model[/]
     """

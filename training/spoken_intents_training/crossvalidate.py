@@ -4,7 +4,7 @@ import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 from spoken_intents.errors import DataError
 from spoken_intents.recognizer import Recognition, Recognizer
@@ -77,13 +77,11 @@ def cross_validate(
     base_model: str,
     recipe: Recipe,
     tested: Sequence[Sequence[int]],
-    also: Callable[[Recognizer, List[Clip]], None] = lambda recognizer, clips: None,
 ) -> Iterator[Dict[int, Recognition]]:
     """After each fold, what its model heard of the fold's clips: {index: recognition}.
 
     Args:
         tested: The test clips of each fold; see `folds`.
-        also: Called with each fold's model and test clips, while the model is there.
 
     Raises:
         DataError: A fold leaves fewer than two intents to learn from.
@@ -96,4 +94,3 @@ def cross_validate(
             train([clip for index, clip in enumerate(clips) if index not in left_out], base_model, recipe, Path(folder))
             recognizer = Recognizer(Path(folder))
             yield {index: recognizer.classify(read_samples(clips[index])) for index in part}
-            also(recognizer, [clips[index] for index in part])

@@ -222,7 +222,7 @@ def fit_classifier(model: ShortContextClassifier, data: Examples) -> None:
 
     if torch.cuda.is_available():
         cast(torch.nn.Module, model).to("cuda")
-    pooled = in_batches(model, list(data.plain()), lambda features, frames: statistics(*encode(model.encoder, features, frames)))
+    pooled = frozen_features(model, list(data.plain()))
     center, scale = pooled.mean(axis=0), pooled.std(axis=0) + 1e-4
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # stopping early is fine: this is where training begins, not where it ends
@@ -240,14 +240,19 @@ def fit_classifier(model: ShortContextClassifier, data: Examples) -> None:
             tensor.copy_(torch.from_numpy(values))
 
 
+def frozen_features(model: Any, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
+    """What the classifier of pooled statistics gets of each log-mel, in order, shape (clips, 4 * width)."""
+    return _in_batches(model, spectrograms, lambda features, frames: statistics(*encode(model.encoder, features, frames)))
+
+
 def predict(model: Any, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
     """Logits of every log-mel, in order, shape (clips, labels)."""
     if isinstance(model, ShortContextClassifier):
-        return in_batches(model, spectrograms, lambda features, frames: model(features, frames).logits)
-    return in_batches(model, spectrograms, lambda features, frames: model(features).logits)
+        return _in_batches(model, spectrograms, lambda features, frames: model(features, frames).logits)
+    return _in_batches(model, spectrograms, lambda features, frames: model(features).logits)
 
 
-def in_batches(model: Any, spectrograms: Sequence[np.ndarray], compute: Any, batch_size: int = 16) -> np.ndarray:
+def _in_batches(model: Any, spectrograms: Sequence[np.ndarray], compute: Any, batch_size: int = 16) -> np.ndarray:
     """`compute(features, frames)` of every log-mel, in order, in batches of about equal length."""
     order = sorted(range(len(spectrograms)), key=lambda index: spectrograms[index].shape[1])
     results: List[Any] = [None] * len(spectrograms)
