@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import talk
+import yaml
 from aiohttp import web
 from conftest import INTENTS
 from rich.text import Text
@@ -85,7 +86,9 @@ def model(spoken_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_train_writes_the_whole_artefact(model: Path) -> None:
-    assert {path.name for path in model.iterdir()} == {"model.json", "model.onnx", "model.fp32.onnx", "encoder.safetensors"}
+    assert {path.name for path in model.iterdir()} == {
+        *("model.json", "model.onnx", "model.fp32.onnx", "encoder.safetensors", "README.md")
+    }
     described = json.loads((model / "model.json").read_text())
     assert described["labels"] == ["goodbye", "greet", "__non_speech__"]
     assert described["data"]["clips"] == {"goodbye": 10, "greet": 10}, "rows marked test are left out"
@@ -106,10 +109,19 @@ def test_evaluate_counts_only_the_split(model: Path, tmp_path: Path) -> None:
     assert f"{figures['accuracy']:.1%}" in done.stdout
 
 
-def test_evaluate_takes_nlu_files(model: Path, spoken_project: Path) -> None:
-    done = command("evaluate", "--model", model, "--data", spoken_project / "data/spoken.yml")
+def test_evaluate_takes_nlu_files(model: Path, spoken_project: Path, tmp_path: Path) -> None:
+    spoken = yaml.safe_load((spoken_project / "data/spoken.yml").read_text())
+    spoken["nlu"] = [block for block in spoken["nlu"] if block["intent"] in INTENTS[:2]]
+    (tmp_path / "known.yml").write_text(yaml.safe_dump(spoken))
+    done = command("evaluate", "--model", model, "--data", tmp_path / "known.yml", cwd=spoken_project)
     assert done.returncode == 0, done.stderr
-    assert "120 clips" in done.stdout
+    assert "60 clips" in done.stdout
+
+
+def test_evaluate_names_intents_that_the_model_does_not_know(model: Path, spoken_project: Path) -> None:
+    done = command("evaluate", "--model", model, "--data", spoken_project / "data/spoken.yml")
+    assert done.returncode == 1
+    assert "The model knows nothing of affirm (30 clip(s)), deny (30 clip(s))." in words(done.stderr)
 
 
 def test_classify_prints_a_ranking(model: Path) -> None:

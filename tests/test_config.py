@@ -9,7 +9,7 @@ import yaml
 
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import ConfigError, SpokenIntentsError
-from spoken_intents_training.recipe import Recipe, load_recipe, recipe_names, recipe_values
+from spoken_intents_training.recipe import Recipe, load_recipe, overrides, recipe_names, recipe_values
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -164,6 +164,13 @@ def test_changes_come_on_top() -> None:
     assert load_recipe({"epochs": 2}, epochs=5).epochs == 5
     with pytest.raises(ConfigError, match="epochs takes 1 to 1000, got 0"):
         load_recipe("default", epochs=0)
+
+
+def test_epochs_that_a_user_names_are_not_made_more() -> None:
+    named = load_recipe("default", **overrides(epochs=2))
+    assert named.epochs_for(14) == 2 and named == replace(load_recipe("default"), epochs=2, min_steps=0)
+    assert load_recipe("default", **overrides(seed=5)) == replace(load_recipe("default"), seed=5)
+    assert load_recipe("default", **overrides()) == load_recipe("default")
 
 
 def test_a_typo_in_a_recipe_names_what_there_is(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_two_processes_make_one_artefact_and_say_it_once(uninterrupted: Any, buz
     intents = logits(out, buzzes)[:, :2].argmax(axis=1)
     truth = [["high", "low"].index(clip.intent) for clip in read_clips(buzzes)]
     assert (intents == truth).mean() > 0.8
-    for said in ("Learning from", r"Fine-tuning: epoch 5 of 5", "held-out clips right", "out: 2 intents"):
+    for said in (r"Fine-tuning \S+ on 22 clips", r"Fine-tuning: epoch 5 of 5", "held-out clips right", "out: 2 intents"):
         assert len(re.findall(said, done.stdout)) == 1, done.stdout
     for complaint in ("Traceback", "Warning", "warning:", "destroy_process_group"):
         assert complaint not in done.stderr, done.stderr

@@ -193,11 +193,10 @@ class SpokenIntentClassifier(GraphComponent):
             return self._resource
         try:
             from spoken_intents_training.finetune import train
-            from spoken_intents_training.recipe import load_recipe
+            from spoken_intents_training.recipe import load_recipe, overrides
         except ImportError as error:
             raise DataError(f"Training needs the extra: pip install 'rasa-spoken-intents[train]' ({error}).") from error
-        changes = {} if self._settings.epochs is None else {"epochs": self._settings.epochs}
-        recipe = load_recipe(self._settings.recipe, **changes)
+        recipe = load_recipe(self._settings.recipe, **overrides(self._settings.epochs))
         clips = _clips(examples)
         for clip in clips:
             resolve(clip.name, self._settings.audio_directories)

@@ -81,9 +81,9 @@ def train(
     """
     _require_directory("--out", out)
     from spoken_intents_training.dataset import read_clips
-    from spoken_intents_training.recipe import load_recipe
+    from spoken_intents_training.recipe import load_recipe, overrides
 
-    chosen = load_recipe(recipe, **{name: value for name, value in (("epochs", epochs), ("seed", seed)) if value is not None})
+    chosen = load_recipe(recipe, **overrides(epochs, seed))
     clips = [clip for clip in read_clips(data) if clip.split != "test"]
     try:  # last: PyTorch takes long to load
         from spoken_intents_training import finetune

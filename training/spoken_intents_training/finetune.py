@@ -77,6 +77,11 @@ def train(
         load_weights(model, continue_from, labels, base_model)
     freeze(model, recipe.frozen_layers)
     learnt, held_out = read_examples(clips, labels, recipe, model.config.num_mel_bins)
+    speech, held_speech = (sum(labels[target] != NON_SPEECH for target in part.targets) for part in (learnt, held_out))
+    console.print(
+        f"Fine-tuning [bold]{base_model}[/] on {speech} clips of {len(counts)} intents and {len(learnt) - speech} noises; "
+        f"{held_speech} clips held out."
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = checkpoints or Path(temporary)
         if recipe.pooling == "statistics" and continue_from is None and not last_checkpoint(folder):
@@ -168,11 +173,6 @@ def read_examples(clips: Sequence[Clip], labels: Sequence[str], recipe: Recipe, 
     if NON_SPEECH in labels:
         noises = non_speech_clips(max(12, round(len(clips) * recipe.non_speech_share)), recipe.seed)
     held_noises = max(2, round(len(noises) * recipe.held_out_share)) if noises and held_out else 0
-    if is_first_process():
-        console.print(
-            f"Learning from {len(learnt)} clips of {len({clip.intent for clip in clips})} intents and "
-            f"{len(noises) - held_noises} noises; {len(held_out)} clips held out."
-        )
 
     def examples(clips: Sequence[Clip], samples: List[np.ndarray], noises: List[np.ndarray]) -> Examples:
         targets = [labels.index(clip.intent) for clip in clips] + [labels.index(NON_SPEECH) for _ in noises]

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import yaml
 
@@ -91,6 +91,12 @@ def load_recipe(recipe: Union[str, Mapping[str, Any]], **changes: Any) -> Recipe
     """
     values, where = recipe_values(recipe)
     return settings_from(Recipe, {**values, **changes}, where)
+
+
+def overrides(epochs: Optional[int] = None, seed: Optional[int] = None) -> Dict[str, int]:
+    """What `load_recipe` takes where a user said how many epochs, or which seed: just so many, also of few clips."""
+    said: Dict[str, int] = {} if seed is None else {"seed": seed}
+    return said if epochs is None else {**said, "epochs": epochs, "min_steps": 0}
 
 
 def recipe_names() -> List[str]:
