@@ -1,5 +1,6 @@
 """Figures of training, on recordings of people; tables on the terminal and JSON in results/.
 
+    python benchmarks/training.py probes       # what the frozen encoder's classifier should get: layers, pooling
     python benchmarks/training.py ablation     # the default recipe without each of its ingredients, on validation speakers
     python benchmarks/training.py few          # accuracy against clips an intent: default, reference-short, linear probe
     python benchmarks/training.py once         # the sets' own test parts, once for a recipe: clean, noise, telephone
@@ -13,29 +14,32 @@ import json
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
+import torch
 import typer
 from bench import HERE, console, save
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from transformers import WhisperConfig
+from variants import VARIANTS, attention_pooled, poolings, tried
 
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.features import log_mel
 from spoken_intents.recognizer import Recognizer
-from spoken_intents_training.augment import add_noise, telephone
+from spoken_intents_training.augment import AUGMENTATIONS, add_noise, telephone
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.dataset import Clip, read_clips, read_samples
 from spoken_intents_training.distill import save_base
 from spoken_intents_training.evaluate import recordings
 from spoken_intents_training.finetune import PROBE_C, freeze, frozen_features, train
 from spoken_intents_training.loop import run
-from spoken_intents_training.modeling import load_base
+from spoken_intents_training.modeling import encode_layers, load_base
 from spoken_intents_training.recipe import Recipe, load_recipe
 from spoken_intents_training.sources import base_model_source
 
@@ -45,23 +49,34 @@ SPEECH = typer.Option(SHARED / "speech", help="Folder of the sets.")
 BASE = typer.Option(str(SHARED / "models/whisper-tiny.en-encoder"), help="Base model.")
 SETS = typer.Option(["an4", "coffee"], "--set", help="Which sets; may be given again.")
 
-# The default recipe with one thing changed, each.
-NOT_VARIED = tuple(load_recipe("default").augment)
+# The default recipe with one thing changed, each; a `variant` is one of variants.VARIANTS.
+AUGMENT = load_recipe("default").augment
 ABLATIONS: Dict[str, Dict[str, Any]] = {
     "default": {},
-    "classifier not fitted first; mean pooling": {"pooling": "mean", "head_learning_rate": 1e-3},
+    "mean pooling; classifier not fitted first": {"pooling": "mean", "head_learning_rate": 1e-3},
     "clips not varied": {"augment": ()},
-    "no noise": {"augment": tuple(name for name in NOT_VARIED if name != "noise")},
-    "no telephone": {"augment": tuple(name for name in NOT_VARIED if name != "telephone")},
-    "no room": {"augment": tuple(name for name in NOT_VARIED if name != "room")},
-    "no gain, no shift": {"augment": tuple(name for name in NOT_VARIED if name not in ("gain", "shift"))},
-    "no other voice": {"augment": tuple(name for name in NOT_VARIED if name != "voice")},
-    "nothing blanked out": {"augment": tuple(name for name in NOT_VARIED if name != "blank")},
-    "every layer trained": {"frozen_layers": 0},
+    **{
+        f"no {name}": {"augment": tuple(other for other in AUGMENT if other != name)} for name in AUGMENTATIONS if name in AUGMENT
+    },
+    **{f"with {name}": {"augment": (*AUGMENT, name)} for name in AUGMENTATIONS if name not in AUGMENT},
+    "no layer frozen": {"frozen_layers": 0},
+    "one layer frozen": {"frozen_layers": 1},
+    "two layers frozen": {"frozen_layers": 2},
+    "three layers frozen": {"frozen_layers": 3},
     "no more steps for few clips": {"min_steps": 0},
-    "one clip a step": {"batch_size": 1, "min_steps": 0, "epochs": 12},
+    "100 steps at least": {"min_steps": 100},
+    "300 steps at least": {"min_steps": 300},
+    "one clip a step": {"batch_size": 1, "min_steps": 600},
+    "16 clips a step": {"batch_size": 16, "min_steps": 75},
     "encoder's rate 1e-5": {"learning_rate": 1e-5},
-    "no warm-up, no clipping": {"warmup_share": 0.0, "max_grad_norm": 0.0},
+    "encoder's rate 1e-4": {"learning_rate": 1e-4},
+    "encoder's rate 5e-4": {"learning_rate": 5e-4},
+    "head's rate 1e-3": {"head_learning_rate": 1e-3},
+    "no warm-up": {"warmup_share": 0.0},
+    "no clipping": {"max_grad_norm": 0.0},
+    "fp32": {"precision": "fp32"},
+    "labels smoothed by 0.1": {"label_smoothing": 0.1},
+    **{name: {"variant": name} for name in VARIANTS},
 }
 
 
@@ -93,8 +108,8 @@ def draw(clips: Sequence[Clip], an_intent: Optional[int], seed: int) -> List[Cli
     return drawn
 
 
-def conditions(recognizer: Recognizer, clips: Sequence[Clip], speech: Path) -> Dict[str, float]:
-    """Accuracy on the clips as they are, at 10 dB of recorded noise, and on a telephone."""
+def conditions(recognizer: Recognizer, clips: Sequence[Clip], speech: Path, noisy: bool = True) -> Dict[str, float]:
+    """Accuracy on the clips as they are and, where `noisy`, at 10 dB of recorded noise and on a telephone."""
     noises = [read_audio(path, 120) for path in recordings(speech / "noise")]
     right: Dict[str, List[bool]] = defaultdict(list)
     for index, clip in enumerate(clips):
@@ -104,19 +119,21 @@ def conditions(recognizer: Recognizer, clips: Sequence[Clip], speech: Path) -> D
             ("clean", samples),
             ("noise_10_db", add_noise(samples, noises[index % len(noises)], 10.0, rng)),
             ("telephone", telephone(samples)),
-        ):
+        )[: 3 if noisy else 1]:
             recognition = recognizer.classify(heard)
             right[name].append(recognition.is_speech and recognition.intent == clip.intent)
     return {name: float(np.mean(values)) for name, values in right.items()}
 
 
-def trained(clips: Sequence[Clip], base_model: str, recipe: Recipe, tested: Sequence[Clip], speech: Path) -> Dict[str, Any]:
+def trained(
+    clips: Sequence[Clip], base_model: str, recipe: Recipe, tested: Sequence[Clip], speech: Path, noisy: bool = True
+) -> Dict[str, Any]:
     """Trains on `clips`, measures on `tested`, in fp32."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         described = train(clips, base_model, recipe, Path(folder))
         seconds = time.monotonic() - began
-        measured = conditions(Recognizer(Path(folder), "fp32"), tested, speech)
+        measured = conditions(Recognizer(Path(folder), "fp32"), tested, speech, noisy)
     return {
         **measured,
         "seconds": round(seconds, 1),
@@ -127,6 +144,38 @@ def trained(clips: Sequence[Clip], base_model: str, recipe: Recipe, tested: Sequ
 
 
 @app.command()
+def probes(speech: Path = SPEECH, base_model: str = BASE, sets: List[str] = SETS, seeds: int = typer.Option(3)) -> None:
+    """Heads on the frozen encoder, from 5 clips an intent, on validation speakers cut from the train parts."""
+    rows: List[Dict[str, Any]] = []
+    model = load_base(base_model, ["-", "+"], "statistics")
+    for dataset in sets:
+        learnt, chosen_on = validation_split(train_part(speech, dataset), 0)
+        given, hidden = {}, {}
+        for clip in learnt + chosen_on:
+            with torch.inference_mode():
+                layers, _ = encode_layers(model.encoder, torch.from_numpy(log_mel(read_samples(clip)))[None])
+                hidden[clip.path] = model.encoder.layer_norm(layers[-1])[0].numpy()
+                given[clip.path] = {name: row[0].numpy() for name, row in poolings(layers, model.encoder.layer_norm).items()}
+        intents = sorted({clip.intent for clip in learnt})
+        truth = np.array([intents.index(clip.intent) for clip in chosen_on])
+        right: Dict[str, List[float]] = defaultdict(list)
+        for seed in range(seeds):
+            drawn = draw(learnt, 5, seed)
+            targets = np.array([intents.index(clip.intent) for clip in drawn])
+            for name in given[drawn[0].path]:
+                measured = probe({path: pooled[name] for path, pooled in given.items()}, drawn, chosen_on)
+                right[name].append(measured["clean"])
+            heard = attention_pooled(
+                [hidden[c.path] for c in drawn], targets, [hidden[c.path] for c in chosen_on], len(intents), seed
+            )
+            right["attention"].append(float((heard == truth).mean()))
+        rows += [{"set": dataset, "head": name, "clean": values, "tested": len(chosen_on)} for name, values in right.items()]
+        for name, values in right.items():
+            console.print(f"{dataset:8} {name:36} {np.mean(values):.1%}")
+    save("probes", {"base_model": Path(base_model).name, "an_intent": 5, "rows": rows})
+
+
+@app.command()
 def ablation(
     speech: Path = SPEECH,
     base_model: str = BASE,
@@ -134,23 +183,31 @@ def ablation(
     an_intent: int = typer.Option(5, help="Clips of each intent to learn from."),
     seeds: int = typer.Option(1),
     only: List[str] = typer.Option([], help="Only these rows."),
-    most: int = typer.Option(150, help="Validation clips at most."),
-    name: str = typer.Option("ablation", help="What to call the results."),
+    noisy: bool = typer.Option(True, help="Also at 10 dB of noise and over the telephone."),
+    most: int = typer.Option(250, help="Validation clips at most."),
+    name: str = typer.Option("ablation", help="What to call the results; run again it goes on."),
 ) -> None:
     """The default recipe with one ingredient changed at a time, on validation speakers cut from the train parts."""
-    rows: List[Dict[str, Any]] = []
+    rows = measured_before(name)
     for row, changes in ABLATIONS.items():
-        if only and row not in only:
-            continue
-        for dataset in sets:
+        for dataset, seed in product(sets, range(seeds)):
+            if (only and row not in only) or any((r["row"], r["set"], r["seed"]) == (row, dataset, seed) for r in rows):
+                continue
             learnt, chosen_on = validation_split(train_part(speech, dataset), 0)
             chosen_on = draw(chosen_on, None, 0)[:most]
-            for seed in range(seeds):
-                recipe = replace(load_recipe("default"), **changes, seed=seed)
-                measured = trained(draw(learnt, an_intent, seed), base_model, recipe, chosen_on, speech)
-                rows.append({"row": row, "set": dataset, "seed": seed, **measured})
-                console.print(json.dumps(rows[-1]))
-                save(name, {"recipe": asdict(load_recipe("default")), "an_intent": an_intent, "rows": rows})
+            settings = {key: value for key, value in changes.items() if key != "variant"}
+            recipe = replace(load_recipe("default"), **settings, seed=seed)
+            with tried(VARIANTS[changes["variant"]]) if "variant" in changes else nullcontext():
+                measured = trained(draw(learnt, an_intent, seed), base_model, recipe, chosen_on, speech, noisy)
+            rows.append({"row": row, "set": dataset, "seed": seed, **measured})
+            console.print(json.dumps(rows[-1]))
+            save(name, {"recipe": asdict(load_recipe("default")), "an_intent": an_intent, "rows": rows})
+
+
+def measured_before(name: str) -> List[Dict[str, Any]]:
+    """The rows of results that are there already."""
+    file = HERE / "results" / f"{name}.json"
+    return json.loads(file.read_text())["rows"] if file.is_file() else []
 
 
 @app.command()
@@ -158,24 +215,27 @@ def few(
     speech: Path = SPEECH,
     base_model: str = BASE,
     sets: List[str] = SETS,
-    points: str = typer.Option("1,2,5,10,20", help="Clips of each intent."),
-    draws: int = typer.Option(3, help="Random choices of the clips."),
+    points: str = typer.Option("1,2,5,10,20,all", help="Clips of each intent."),
+    draws: int = typer.Option(3, help="Random choices of the clips; of all clips there is one."),
     methods: str = typer.Option("probe,default,reference-short"),
-    name: str = typer.Option("few_clips", help="What to call the results."),
+    name: str = typer.Option("few_clips", help="What to call the results; run again it goes on."),
 ) -> None:
     """Accuracy on the test parts against clips of an intent to learn from, drawn at random from the train parts."""
-    rows: List[Dict[str, Any]] = []
+    rows = measured_before(name)
     for dataset in sets:
         learnt, tested = train_part(speech, dataset), test_part(speech, dataset)
         features = dict(zip((clip.path for clip in learnt + tested), pooled(base_model, learnt + tested)))
-        for an_intent, seed, method in product(map(int, points.split(",")), range(draws), methods.split(",")):
-            drawn = draw(learnt, an_intent, seed)
+        for method, point, seed in product(methods.split(","), points.split(","), range(draws)):
+            key = {"set": dataset, "an_intent": point, "draw": seed, "method": method}
+            if (point == "all" and seed) or any(all(row[k] == value for k, value in key.items()) for row in rows):
+                continue
+            drawn = draw(learnt, None if point == "all" else int(point), seed)
             if method == "probe":
                 measured = probe(features, drawn, tested)
             else:
                 recipe = replace(load_recipe(method), seed=seed)
-                measured = trained(drawn, base_model, recipe, tested, speech)
-            rows.append({"set": dataset, "an_intent": an_intent, "draw": seed, "method": method, **measured})
+                measured = trained(drawn, base_model, recipe, tested, speech, noisy=False)
+            rows.append({**key, **measured})
             console.print(json.dumps(rows[-1]))
             save(name, {"base_model": Path(base_model).name, "rows": rows})
 
@@ -230,7 +290,7 @@ def bases(
         for dataset, seed in product(sets, range(seeds)):
             drawn, tested = draw(train_part(speech, dataset), an_intent, seed), test_part(speech, dataset)
             for base, source in (("random", folder), (student, student), ("teacher", teacher)):
-                measured = trained(drawn, source, replace(load_recipe("default"), seed=seed), tested, speech)
+                measured = trained(drawn, source, replace(load_recipe("default"), seed=seed), tested, speech, noisy=False)
                 rows.append({"set": dataset, "seed": seed, "base": base, **measured})
                 console.print(json.dumps(rows[-1]))
                 save(name, {"teacher": Path(teacher).name, "an_intent": an_intent, "rows": rows})

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import ConfigError, DataError
-from spoken_intents_training.distill import main, save_base
+from spoken_intents_training.distill import main, save_base, student_of
 from spoken_intents_training.modeling import ShortContextClassifier, encode, load_base
 
 CLIPS = 3
@@ -40,12 +40,12 @@ def audio(tmp_path: Path) -> Path:
     return folder
 
 
-def distil(teacher: str, audio: Path, out: Path, layers: str = "0") -> Result:
+def distil(teacher: str, audio: Path, out: Path, layers: str = "0", neurons: int = 96) -> Result:
     """The command, for two steps."""
     command = typer.Typer()
     command.command()(main)
     options = ["--teacher", teacher, "--audio", str(audio), "--out", str(out), "--layers", layers, "--steps", "2"]
-    return CliRunner().invoke(command, options)
+    return CliRunner().invoke(command, [*options, "--neurons", str(neurons)])
 
 
 def test_the_small_model_can_be_loaded_and_holds_a_layer_less(teacher: str, audio: Path, tmp_path: Path) -> None:
@@ -54,12 +54,37 @@ def test_the_small_model_can_be_loaded_and_holds_a_layer_less(teacher: str, audi
     assert f"{CLIPS} clips." in result.output and "after 2 steps" in result.output and "0 unusable" in result.output
     student, large = load_base(str(tmp_path / "out"), ["a", "b"]), load_base(teacher, ["a", "b"])
     assert len(student.encoder.layers) == student.config.encoder_layers == len(large.encoder.layers) - 1 == 1
+    assert student.encoder.layers[0].fc1.out_features == 96 < large.encoder.layers[0].fc1.out_features
+    torch.testing.assert_close(student.encoder.embed_positions.weight, large.encoder.embed_positions.weight)  # in no file
     assert not torch.equal(student.encoder.conv1.weight, large.encoder.conv1.weight), "two steps were learnt"
     torch.testing.assert_close(student.encoder.conv1.weight, large.encoder.conv1.weight, atol=0.01, rtol=0)  # from the teacher's
     with torch.no_grad():
         hidden, _ = encode(student.encoder, torch.zeros(1, 80, 100))
     assert hidden.shape == (1, 50, 64) and torch.isfinite(hidden).all()
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def features(seed: int) -> torch.Tensor:
+    return torch.randn(2, 80, 60, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_student_with_every_layer_and_neuron_is_its_teacher(teacher: str) -> None:
+    large = load_base(teacher, ["-"])
+    student = student_of(large, [0, 1], 128, [features(0)])
+    with torch.no_grad():
+        torch.testing.assert_close(encode(student.encoder, features(1))[0], encode(large.encoder, features(1))[0])
+
+
+def test_the_neurons_that_matter_are_kept_and_the_others_stay_as_a_constant(teacher: str) -> None:
+    large = load_base(teacher, ["-"])
+    idle = torch.arange(0, 128, 2)  # of the first layer: constant, but not nothing
+    with torch.no_grad():
+        large.encoder.layers[0].fc1.weight[idle] = 0.0
+        large.encoder.layers[0].fc1.bias[idle] = 3.0
+    student = student_of(large, [0], 64, [features(0)])
+    large.encoder.layers = large.encoder.layers[:1]
+    with torch.no_grad():
+        torch.testing.assert_close(encode(student.encoder, features(1))[0], encode(large.encoder, features(1))[0], atol=1e-5, rtol=0)
 
 
 def test_transformers_reports_nothing(
@@ -105,6 +130,8 @@ def test_a_folder_without_clips_is_refused(teacher: str, tmp_path: Path) -> None
     assert isinstance(error, DataError) and str(error).startswith(f"{tmp_path}: no clip there. Clips end in .wav, ")
 
 
-def test_a_layer_the_teacher_has_not_got_is_refused(teacher: str, audio: Path, tmp_path: Path) -> None:
+def test_what_the_teacher_has_not_got_is_refused(teacher: str, audio: Path, tmp_path: Path) -> None:
     error = distil(teacher, audio, tmp_path / "out", layers="0,2").exception
     assert isinstance(error, ConfigError) and str(error) == "layers takes some of 0 to 1, the teacher's, got [0, 2]."
+    error = distil(teacher, audio, tmp_path / "out", neurons=129).exception
+    assert isinstance(error, ConfigError) and str(error) == "neurons takes 1 to 128, the teacher's, got 129."

@@ -40,13 +40,17 @@ class Augmentation:
 
     def log_mel(self, samples: np.ndarray, n_mels: int, rng: np.random.Generator, padded: bool = False) -> np.ndarray:
         """The log-mel, (n_mels, frames), of a varied copy of `samples`; see `features.log_mel`."""
-        for name in SAMPLED:
-            if name in self._names:
-                samples = self._sampled[name](self, samples, rng)
-        picture = log_mel(samples.astype(np.float32, copy=False), n_mels, padded)
+        picture = log_mel(self.sampled(samples, rng), n_mels, padded)
         if "voice" in self._names:
             picture = change_voice(picture, rng)
         return blank_out(picture, rng) if "blank" in self._names else picture
+
+    def sampled(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A copy of `samples` varied by what works on the waveform, float32; only `shift` changes its length."""
+        for name in SAMPLED:
+            if name in self._names:
+                samples = self._variations[name](self, samples, rng)
+        return samples.astype(np.float32, copy=False)
 
     def _gain(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return samples * np.float32(10 ** (rng.uniform(-12, 6) / 20))
@@ -57,7 +61,7 @@ class Augmentation:
         kept = samples[max(0, -before) : len(samples) - max(0, -behind)]
         if len(kept) < len(samples) // 2 or len(kept) < MIN_SAMPLES:
             kept = samples
-        hum = rng.standard_normal(max(0, before) + len(kept) + max(0, behind)).astype(np.float32) * 1e-4
+        hum = rng.standard_normal(max(0, before) + len(kept) + max(0, behind), np.float32) * np.float32(1e-4)
         hum[max(0, before) : max(0, before) + len(kept)] += kept
         return hum[:MAX_SAMPLES]
 
@@ -73,7 +77,7 @@ class Augmentation:
     def _telephone(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return telephone(samples) if rng.random() < 0.25 else samples
 
-    _sampled: Dict[str, Callable[..., np.ndarray]] = {
+    _variations: Dict[str, Callable[..., np.ndarray]] = {
         "gain": _gain, "shift": _shift, "room": _room, "noise": _noise, "telephone": _telephone,
     }  # fmt: skip
 

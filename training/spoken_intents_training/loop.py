@@ -73,7 +73,7 @@ def _arguments(recipe: Recipe, examples: int, folder: Path, keep_checkpoints: bo
         use_cpu=use_cpu,
         ddp_backend="gloo" if use_cpu and processes > 1 else None,
         ddp_find_unused_parameters=False if processes > 1 else None,
-        bf16=not use_cpu and torch.cuda.is_bf16_supported(),
+        bf16=recipe.precision == "auto" and has_bf16(),
         save_strategy="steps" if keep_checkpoints else "no",
         save_steps=max(1, steps // CHECKPOINTS),
         save_total_limit=2,  # the newest may be half written when the process is killed
@@ -106,6 +106,13 @@ def _train(
     finally:
         bar.stop()
     return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def has_bf16() -> bool:
+    """Whether this machine computes in bf16 itself: a GPU that does, or a processor with AVX-512 BF16 or AMX."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def last_checkpoint(folder: Path) -> Optional[Path]:
@@ -153,7 +160,7 @@ class _Trainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: Dict[str, Any], *arguments: Any, **named: Any) -> Any:
         labels = inputs.pop("labels")
-        logits = model(**inputs).logits
+        logits = model(**inputs).logits.float()
         return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
 
     def training_step(self, model: Any, inputs: Dict[str, Any], *arguments: Any, **named: Any) -> torch.Tensor:

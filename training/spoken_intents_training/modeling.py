@@ -55,7 +55,7 @@ class ShortContextClassifier(WhisperForAudioClassification):
         if hasattr(self, "projector"):
             pooled = masked_mean(self.projector(hidden), mask)
         else:
-            pooled = (statistics(hidden, mask) - self.center) / self.scale
+            pooled = (statistics(hidden.float(), mask) - self.center) / self.scale
         logits = self.classifier(pooled)
         loss: Any = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
@@ -71,6 +71,14 @@ def encode(
         features: Log-mel, shape (batch, n_mels, frames); positions = ceil(frames / 2).
         frames: How many frames of each row are real, or None: no mask is computed, and None is returned.
     """
+    layers, mask = encode_layers(encoder, features, frames)
+    return encoder.layer_norm(layers[-1]), mask
+
+
+def encode_layers(
+    encoder: Any, features: torch.Tensor, frames: Optional[torch.Tensor] = None
+) -> Tuple[List[torch.Tensor], Optional[torch.Tensor]]:
+    """What every layer of the encoder gives, in order, before the last normalization; otherwise as `encode`."""
     mask = attention = None
     if frames is not None:
         frame_mask = torch.arange(features.shape[-1], device=features.device) < frames[:, None]
@@ -84,12 +92,14 @@ def encode(
         hidden = hidden * frame_mask[:, None, :]  # what a lone utterance would have met there: zero padding
     hidden = nn.functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
     hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+    given = []
     for layer in encoder.layers:
         if attention is not None:
             hidden = layer(hidden, attention_mask=attention.expand(-1, -1, hidden.shape[1], -1))[0]
         else:
             hidden = layer(hidden, attention_mask=None)[0]
-    return encoder.layer_norm(hidden), mask
+        given.append(hidden)
+    return given, mask
 
 
 def masked_mean(hidden: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
@@ -153,7 +163,8 @@ def load_base(base_model: str, labels: List[str], pooling: str = "mean", context
             output_loading_info=True,
         )
         unloaded = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
-        unloaded = {key for key in unloaded if key.startswith("encoder.")}
+        # Whisper's position table is a formula: a base model may leave it out.
+        unloaded = {key for key in unloaded if key.startswith("encoder.") and "embed_positions" not in key}
         if unloaded:
             raise ValueError(f"its weights lack {len(unloaded)} of the encoder's, or have other sizes, such as {min(unloaded)}.")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

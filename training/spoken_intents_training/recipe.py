@@ -34,6 +34,7 @@ class Recipe:
         weight_decay: AdamW's.
         max_grad_norm: Gradients are clipped to this norm; 0: not at all.
         label_smoothing: Share of the target that is spread over all labels.
+        precision: ``auto`` (bf16 where the machine computes in it, see `loop.has_bf16`) or ``fp32``.
         non_speech_share: Clips of noise made for the reserved non-speech output, as a share of the clips, at least
             12; 0: none, and the output is never the answer.
         held_out_share: Share of the clips that is not trained on, to measure accuracy and fit the temperature.
@@ -53,6 +54,7 @@ class Recipe:
     weight_decay: float = 0.0
     max_grad_norm: float = 0.0
     label_smoothing: float = 0.0
+    precision: str = "fp32"
     non_speech_share: float = 0.0
     held_out_share: float = 0.0
     seed: int = 0
@@ -67,6 +69,7 @@ class Recipe:
             rate = getattr(self, name)
             require(rate is None or 0 < rate < 1, f"{name} takes a number between 0 and 1, got {rate}.")
         require(0 <= self.frozen_layers <= 64, f"frozen_layers takes 0 to 64, got {self.frozen_layers}.")
+        require(self.precision in ("auto", "fp32"), f"precision takes auto or fp32, got {self.precision}.")
         require(self.pooling in ("mean", "statistics"), f"pooling takes mean or statistics, got {self.pooling}.")
         for name in ("warmup_share", "label_smoothing", "non_speech_share", "held_out_share"):
             require(0 <= getattr(self, name) < 1, f"{name} takes 0 to below 1, got {getattr(self, name)}.")

@@ -1,0 +1,153 @@
+"""What was tried beside the recipe's settings and is not in the package, because it did not earn its place.
+
+Each is a function that trains as `loop.run` does, with something more; `tried` puts it in that one's place.
+"""
+
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from spoken_intents_training import finetune, loop
+from spoken_intents_training.modeling import pad_batch, statistics
+
+AVERAGED_OVER = 30  # steps
+RANK = 8
+
+
+def averaged(model: Any, *arguments: Any) -> Any:
+    """The weights at the end are a running average over the last steps (Polyak and Juditsky 1992)."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    average = [parameter.detach().clone() for parameter in trained]
+    count = [0]
+
+    def follow(*_: Any) -> None:
+        count[0] += 1
+        share = max(1 / count[0], 1 / AVERAGED_OVER)
+        for kept, parameter in zip(average, trained):
+            kept.lerp_(parameter.detach(), share)
+
+    hook = register_optimizer_step_post_hook(follow)
+    log = loop.run(model, *arguments)
+    hook.remove()
+    with torch.no_grad():
+        for kept, parameter in zip(average, trained):
+            parameter.copy_(kept)
+    return log
+
+
+def layer_wise(model: Any, *arguments: Any) -> Any:
+    """Each layer of the encoder learns at 0.7 of the rate of the one above it (Howard and Ruder 2018)."""
+    depth = len(model.encoder.layers)
+
+    def create_optimizer(trainer: Any, *_: Any) -> torch.optim.Optimizer:
+        recipe, groups = trainer._recipe, []
+        for name, parameter in trainer.model.named_parameters():
+            if parameter.requires_grad:
+                rate = recipe.head_learning_rate
+                if name.startswith("encoder."):
+                    layer = int(name.split(".")[2]) if name.startswith("encoder.layers.") else depth - 1
+                    rate = recipe.learning_rate * 0.7 ** (depth - 1 - layer)
+                groups.append({"params": [parameter], "lr": rate})
+        trainer.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+        return trainer.optimizer
+
+    before, loop._Trainer.create_optimizer = loop._Trainer.create_optimizer, create_optimizer  # type: ignore[method-assign]
+    try:
+        return loop.run(model, *arguments)
+    finally:
+        loop._Trainer.create_optimizer = before  # type: ignore[method-assign]
+
+
+def low_rank(model: Any, *arguments: Any) -> Any:
+    """Of the encoder only corrections of rank 8 to the matrices of its layers are learnt (LoRA, Hu et al. 2022)."""
+    model.encoder.requires_grad_(False)
+    matrices = [module for module in model.encoder.layers.modules() if isinstance(module, nn.Linear)]
+    for matrix in matrices:
+        register_parametrization(matrix, "weight", _Corrected(*matrix.weight.shape))
+    log = loop.run(model, *arguments)
+    for matrix in matrices:
+        remove_parametrizations(matrix, "weight")
+    return log
+
+
+class _Corrected(nn.Module):
+    def __init__(self, outputs: int, inputs: int) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.randn(RANK, inputs) / inputs**0.5)
+        self.up = nn.Parameter(torch.zeros(outputs, RANK))
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight + 2.0 * self.up @ self.down
+
+
+def norms_and_biases(model: Any, *arguments: Any) -> Any:
+    """Of the encoder only biases and normalizations are learnt (BitFit, Ben Zaken et al. 2022)."""
+    for name, parameter in model.encoder.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and (name.endswith("bias") or "norm" in name))
+    return loop.run(model, *arguments)
+
+
+@contextmanager
+def tried(run: Callable[..., Any]) -> Iterator[None]:
+    """Trains by `run` instead of `loop.run`."""
+    finetune.run = run  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        finetune.run = loop.run
+
+
+# ---------------------------------------------------------------- on the frozen encoder
+
+
+def poolings(layers: Sequence[torch.Tensor], normalize: Any) -> Dict[str, torch.Tensor]:
+    """What a classifier could get of one clip's hidden states (each layer's, shape (1, positions, width))."""
+    last = normalize(layers[-1])
+    given = {"mean": last.mean(dim=1), "mean and deviation": statistics(last, None)[:, : 2 * last.shape[-1]]}
+    given["statistics"] = statistics(last, None)
+    for number, layer in enumerate(layers[:-1], 1):
+        given[f"statistics of layer {number}"] = statistics(nn.functional.layer_norm(layer, layer.shape[-1:]), None)
+    given["statistics of the last two layers"] = torch.cat(
+        [given[f"statistics of layer {len(layers) - 1}"], given["statistics"]], -1
+    )
+    return given
+
+
+def attention_pooled(
+    learnt: List[np.ndarray], targets: np.ndarray, unseen: List[np.ndarray], classes: int, seed: int = 0
+) -> np.ndarray:
+    """What a head with attention pooling over time, trained on frozen hidden states (positions, width), hears."""
+    torch.manual_seed(seed)
+    width = learnt[0].shape[1]
+    score, classifier = nn.Linear(width, 4), nn.Linear(4 * width, classes)
+    optimizer = torch.optim.AdamW([*score.parameters(), *classifier.parameters()], lr=1e-3, weight_decay=0.01)
+
+    def logits(clips: List[np.ndarray]) -> torch.Tensor:
+        hidden, lengths = pad_batch([clip.T for clip in clips])
+        hidden = hidden.transpose(1, 2)
+        mask = torch.arange(hidden.shape[1]) < lengths[:, None]
+        weights = score(hidden).masked_fill(~mask[..., None], -torch.inf).softmax(dim=1)
+        return classifier(torch.einsum("bth,btw->bhw", weights, hidden).flatten(1))
+
+    rng = np.random.default_rng(seed)
+    for _ in range(300):
+        rows = rng.choice(len(learnt), min(16, len(learnt)), replace=False)
+        loss = nn.functional.cross_entropy(logits([learnt[row] for row in rows]), torch.tensor(targets[rows]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.inference_mode():
+        return np.concatenate([logits(unseen[start : start + 16]).argmax(dim=1).numpy() for start in range(0, len(unseen), 16)])
+
+
+VARIANTS: Dict[str, Callable[..., Any]] = {
+    "weights averaged over the last 30 steps": averaged,
+    "lower rates for lower layers": layer_wise,
+    "corrections of rank 8 (LoRA)": low_rank,
+    "biases and normalizations only": norms_and_biases,
+}
