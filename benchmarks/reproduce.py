@@ -4,7 +4,7 @@
     python benchmarks/reproduce.py --source MInDS-14 --base-model whisper-base.en    # from copies on this disk
 
 Each recipe is measured twice: 5-fold cross-validation over all clips (no transcript on two sides), and the usual
-random 450/113 split. Hours without a GPU; what is measured is kept in results/reproduce.json, and run again it goes on.
+random split, 450/113. Hours without a GPU; what is measured is kept in results/reproduce.json, and run again it goes on.
 """
 
 import json
@@ -41,14 +41,17 @@ def five_fold(clips: List[Clip], base_model: str, recipe: str) -> Evaluation:
 def random_split(clips: List[Clip], base_model: str, recipe: str) -> Evaluation:
     """A fifth of the clips, chosen at random, heard by a model of the others: what papers report."""
     order = np.random.default_rng(0).permutation(len(clips))
-    tested = {int(index) for index in order[: round(len(clips) * TEST_SHARE)]}
+    tested = {int(index) for index in order[: split_sizes(len(clips))[1]]}
     with tempfile.TemporaryDirectory() as folder:
         learnt = [clip for index, clip in enumerate(clips) if index not in tested]
         train(learnt, base_model, load_recipe(recipe), Path(folder))
         return evaluate(Recognizer(Path(folder)), [clips[index] for index in sorted(tested)])
 
 
-EXPERIMENTS = {"5-fold": five_fold, "450/113": random_split}
+def split_sizes(clips: int) -> Tuple[int, int]:
+    """How many clips `random_split` learns from, and how many it tests on."""
+    tested = round(clips * TEST_SHARE)
+    return clips - tested, tested
 
 
 def main(
@@ -59,14 +62,16 @@ def main(
     data: Path = typer.Option(HERE.parent / "runs/minds14", help="Where the clips are imported to."),
 ) -> None:
     """Train the reference and the default recipe on the reference task and write the figures."""
-    import_recordings(from_minds14("en-US", source), data)
+    recordings = from_minds14("en-US", source)
+    import_recordings(recordings, data)
     clips = read_clips(data / "audio/manifest.csv")
-    task = {"base_model": base_model, "clips": len(clips)}
+    task = {"base_model": base_model, "clips": len(clips), "left_out": len(recordings) - len(clips)}
+    experiments = {"5-fold": five_fold, "random split {}/{}".format(*split_sizes(len(clips))): random_split}
     file = HERE / "results" / f"{results}.json"
     before = json.loads(file.read_text()) if file.is_file() else {}
     rows = {(row["recipe"], row["experiment"]): row for row in before.get("rows", []) if before.get("task") == task}
     for recipe in recipes.split(","):
-        for name, experiment in EXPERIMENTS.items():
+        for name, experiment in experiments.items():
             if (recipe, name) in rows:
                 console.print(f"{recipe}, {name}: measured before.")
                 continue

@@ -473,6 +473,12 @@ def test_the_command_wants_a_file_it_can_write(name: str, tmp_path: Path, capsys
     assert f"--json {tmp_path / name}: takes a file's name in a directory that is there" in words(capsys.readouterr().err)
 
 
+def test_the_command_says_what_to_do_with_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert called("check", tmp_path) == 1
+    error = words(capsys.readouterr().err)
+    assert f"{tmp_path}: a folder." in error and error.endswith(f"spoken-intents import folder {tmp_path}")
+
+
 def test_several_files_are_one_data_set_and_another_is_its_test(healthy: List[Clip], tmp_path: Path) -> None:
     nlu = tmp_path / "nlu.yml"
     lines = "".join(f"    - {clip.name}\n" for clip in healthy[:10])

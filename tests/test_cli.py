@@ -24,6 +24,9 @@ from assistant import BIN, PROJECT, Assistant
 from spoken_intents import client as client_module
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.cli import app, shown
+from spoken_intents.errors import DataError, TrainingError
+from spoken_intents_training import finetune
+from spoken_intents_training.loop import COMPLETE, last_checkpoint
 
 
 def command(*arguments: object, cwd: Path = PROJECT) -> "subprocess.CompletedProcess[str]":
@@ -87,7 +90,7 @@ def model(spoken_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_train_writes_the_whole_artefact(model: Path) -> None:
     assert {path.name for path in model.iterdir()} == {
-        *("model.json", "model.onnx", "model.fp32.onnx", "encoder.safetensors", "README.md")
+        *("model.json", "model.onnx", "model.fp32.onnx", "encoder.safetensors", "README.md", "training.png")
     }
     described = json.loads((model / "model.json").read_text())
     assert described["labels"] == ["goodbye", "greet", "__non_speech__"]
@@ -177,6 +180,75 @@ def test_train_wants_a_directory(below: str, tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "taken").write_text("")
     assert called("train", tmp_path / "no_such_data.csv", "--out", tmp_path / "taken" / below) == 1
     assert f"{tmp_path}/taken is no directory that can be written to" in words(capsys.readouterr().err)
+
+
+# ------------------------------------------------------------------ a training that is refused or fails leaves nothing in the way
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "base_model", "reason"),
+    [
+        (["low0.wav,low", "high1.wav,high"], "bert", "is a bert model; a Whisper one is needed"),
+        (["low0.wav,low", "high1.wav,high"], "none", "cannot be loaded"),
+        (["low0.wav,low", "broken.wav,high"], "tiny", "1 clip(s) cannot be used"),
+        (["low0.wav,low", "low2.wav,low"], "tiny", "at least two are needed"),
+    ],
+)
+def test_what_is_refused_leaves_nothing(
+    rows: List[str], base_model: str, reason: str, was_there: bool, tiny_base: str, buzzes: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert/config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "broken.wav").write_text("no audio")
+    lines = [line if line.startswith("broken") else f"{buzzes.parent}/{line}" for line in rows]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,intent", *lines]))
+    if was_there:
+        (tmp_path / "out").mkdir()
+    base = tiny_base if base_model == "tiny" else tmp_path / base_model
+    assert called("train", tmp_path / "clips.csv", "--out", tmp_path / "out", "--base-model", base) == 1
+    assert reason in words(capsys.readouterr().err)
+    assert (tmp_path / "out").exists() == was_there
+    assert not was_there or not list((tmp_path / "out").iterdir())
+
+
+def on_a_full_disk() -> None:
+    raise TrainingError("The model could not be written.") from OSError(28, "No space left on device")
+
+
+def diverging() -> None:
+    raise TrainingError("The loss became nan at step 9. Nothing was written. A lower learning_rate usually mends it.")
+
+
+def refusing_a_clip() -> None:
+    raise DataError("1 clip(s) cannot be used")
+
+
+def interrupted_by_the_user() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("end", "stays"), [(on_a_full_disk, True), (diverging, False), (refusing_a_clip, True), (interrupted_by_the_user, True)]
+)
+def test_checkpoints_stay_where_they_can_be_gone_on_from(
+    end: Callable[[], None], stays: bool, buzzes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_with = []
+
+    def train(*arguments: Any, checkpoints: Path, **named: Any) -> None:
+        begun_with.append(arguments[2].epochs)
+        (checkpoints / "checkpoint-8").mkdir(exist_ok=True)
+        (checkpoints / "checkpoint-8" / COMPLETE).touch()
+        end()
+
+    monkeypatch.setattr(finetune, "train", train)
+    arguments = ("train", buzzes, "--out", tmp_path / "out", "--base-model", "any")
+    assert called(*arguments) != 0
+    assert bool(last_checkpoint(tmp_path / "out" / finetune.CHECKPOINTS)) == (tmp_path / "out").exists() == stays
+    called(*arguments, "--epochs", 7)  # what a user would try after a loss that is no number: another recipe
+    assert begun_with[1:] == ([] if stays else [7])
 
 
 @pytest.mark.parametrize("name", ["missing/out.json", "."])

@@ -12,7 +12,7 @@ from spoken_intents.errors import AudioError, DataError
 from spoken_intents.recognizer import Recognition
 from spoken_intents_training import conditions
 from spoken_intents_training.augment import telephone
-from spoken_intents_training.conditions import MADE_UP, SNRS_DB, measure_conditions, read_noises
+from spoken_intents_training.conditions import MADE_UP, SNRS_DB, measure_conditions, pool_conditions, read_noises
 from spoken_intents_training.dataset import Clip, read_samples
 from spoken_intents_training.metrics import wilson_interval
 from spoken_intents_training.nonspeech import non_speech_clips
@@ -72,6 +72,19 @@ def test_rows_tell_accuracy_its_interval_and_the_difference(clips: List[Clip], h
     assert [row["noise"] for row in rows] == [None, *["1 recording(s)"] * 5, None]
     assert rows[0]["n"] == 6 and rows[0]["accuracy_95"] == pytest.approx(wilson_interval(6, 6))
     assert rows[4]["accuracy_95"] == pytest.approx(wilson_interval(0, 6))
+
+
+def test_rows_of_parts_are_pooled_into_those_of_all(clips: List[Clip], hiss: np.ndarray) -> None:
+    parts = [
+        measure_conditions(Listener(most), part, [hiss])
+        for most, part in ((0.1, clips[:1]), (1.0, clips[1:3]), (0.01, clips[3:]))
+    ]
+    rows = pool_conditions(parts)
+    assert [row["accuracy"] for row in rows] == pytest.approx([1, 1, *[0.5] * 2, *[1 / 3] * 2, 1])
+    assert [row["difference"] for row in rows] == pytest.approx([0, 0, *[-0.5] * 2, *[-2 / 3] * 2, 0])
+    assert {row["n"] for row in rows} == {6} and rows[2]["accuracy_95"] == pytest.approx(wilson_interval(3, 6))
+    assert pool_conditions([rows]) == rows
+    assert pool_conditions([]) == pool_conditions([[], []]) == []
 
 
 def test_what_is_taken_for_no_speech_is_wrong(clips: List[Clip], hiss: np.ndarray) -> None:

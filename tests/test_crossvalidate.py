@@ -1,13 +1,18 @@
 """Cross-validation: every clip is heard once, by a model that learnt from others than its speaker or its words."""
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
 from typing import List, Sequence, Tuple
 
+import numpy as np
 import pytest
+import soundfile
+from test_cli import called, words
 
-from spoken_intents.errors import DataError
+from spoken_intents.errors import ConfigError, DataError
+from spoken_intents_training import conditions
 from spoken_intents_training.crossvalidate import GROUPINGS, cross_validate, folds
 from spoken_intents_training.dataset import Clip, read_clips
 from spoken_intents_training.recipe import Recipe
@@ -106,6 +111,11 @@ def test_auto_takes_speakers_then_transcripts_then_nothing() -> None:
 # ---------------------------------------------------------------- what is refused
 
 
+def test_a_grouping_that_there_is_not() -> None:
+    with pytest.raises(ConfigError, match="--group-by accent: takes auto, speaker, transcript, both, none"):
+        folds(made_up(random.Random(0), 12, 6), 3, "accent")
+
+
 def listed(speakers: Sequence[str]) -> List[Clip]:
     return [Clip(Path(f"{i}.wav"), "ab"[i % 2], f"{i}.wav", speaker) for i, speaker in enumerate(speakers)]
 
@@ -143,10 +153,14 @@ def test_every_clip_gets_one_recognition(tiny_base: str, buzzes: Path) -> None:
     recipe = Recipe(context="short", epochs=2, batch_size=4, learning_rate=2e-3, pooling="statistics")
     clips = [replace(clip, speaker=f"speaker {i // 2}") for i, clip in enumerate(read_clips(buzzes))]
     tested, _ = folds(clips, 2)
-    by_fold = list(cross_validate(clips, tiny_base, recipe, tested))
+    also: List[Tuple[str, List[Clip]]] = []
+    by_fold = list(cross_validate(clips, tiny_base, recipe, tested, lambda model, heard: also.append((model.fingerprint, heard))))
     assert [sorted(recognitions) for recognitions in by_fold] == [sorted(fold) for fold in tested]
     models = [{recognition.model for recognition in recognitions.values()} for recognitions in by_fold]
     assert [len(of_fold) for of_fold in models] == [1, 1] and models[0] != models[1]
+    assert [({model}, heard) for model, heard in also] == [
+        (of_fold, [clips[index] for index in fold]) for of_fold, fold in zip(models, tested)
+    ]
     heard = {index: recognition.intent for recognitions in by_fold for index, recognition in recognitions.items()}
     assert sum(heard[index] == clip.intent for index, clip in enumerate(clips)) >= 20
 
@@ -156,3 +170,48 @@ def test_a_fold_that_leaves_one_intent_cannot_be_learnt_from(tiny_base: str, buz
     every_low = [index for index, clip in enumerate(clips) if clip.intent == "low"]
     with pytest.raises(DataError, match="at least two are needed"):
         next(cross_validate(clips, tiny_base, Recipe(context="short"), [every_low]))
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yml").write_text(
+        "context: short\nepochs: 7\nbatch_size: 4\nlearning_rate: 0.002\npooling: statistics\nnon_speech_share: 0.1\n"
+    )
+    return tmp_path / "recipe.yml"
+
+
+def test_the_command_measures_what_evaluate_does(
+    tiny_base: str, buzzes: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditions, "NOISES", 2)
+    outside, out = tmp_path / "outside", tmp_path / "out.json"
+    outside.mkdir()
+    for number in range(3):
+        soundfile.write(outside / f"{number}.wav", np.random.default_rng(number).standard_normal(8000) * 0.05, 16_000)
+    arguments = ("--base-model", tiny_base, "--recipe", recipe_file, "--folds", 2, "--epochs", 2, "--json", out)
+    assert called("cross-validate", buzzes, *arguments, "--conditions", "--out-of-scope", outside) == 0
+    figures = json.loads(out.read_text())
+    assert figures["recipe"]["epochs"] == 2 and figures["n"] == 24 and len(figures["folds"]) == 2
+    assert figures["out_of_scope"]["n"] == 2 * 3, "each is heard by each fold's model"
+    clean, *noisy = figures["conditions"]
+    assert clean["accuracy"] == pytest.approx(figures["accuracy"]) and clean["n"] == 24
+    assert [row["condition"] for row in noisy] == ["20 dB", "15 dB", "10 dB", "5 dB", "0 dB", "telephone"]
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (("--group-by", "accent"), "--group-by accent: takes auto, speaker"),
+        (("--noise", "missing"), "missing: no such directory"),
+        (("--out-of-scope", "missing.csv"), "missing.csv: no such file"),
+        (("--epochs", "0"), "epochs takes 1 to 1000"),
+    ],
+)
+def test_the_command_refuses_before_it_trains(
+    option: Tuple[str, str], reason: str, buzzes: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert called("cross-validate", buzzes, "--base-model", "never/looked/for", *option) == 1
+    assert reason in words(capsys.readouterr().err)

@@ -84,7 +84,9 @@ def test_the_neurons_that_matter_are_kept_and_the_others_stay_as_a_constant(teac
     student = student_of(large, [0], 64, [features(0)])
     large.encoder.layers = large.encoder.layers[:1]
     with torch.no_grad():
-        torch.testing.assert_close(encode(student.encoder, features(1))[0], encode(large.encoder, features(1))[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            encode(student.encoder, features(1))[0], encode(large.encoder, features(1))[0], atol=1e-5, rtol=0
+        )
 
 
 def test_transformers_reports_nothing(

@@ -86,6 +86,14 @@ def test_intents_the_model_does_not_know(data: Path, capsys: pytest.CaptureFixtu
     assert "The model knows nothing of smalltalk (1 clip(s)). It knows deny, freeze." in error and "--out-of-scope" in error
 
 
+def test_a_split_that_there_is_not(data: Path, capsys: pytest.CaptureFixture) -> None:
+    assert called("evaluate", "--model", "any", "--data", data, "--split", "Test") == 1
+    assert f"{data}: no clip has the split Test; splits found: test, train." in words(capsys.readouterr().err)
+    data.write_text("path,intent\na.wav,freeze\n")
+    assert called("evaluate", "--model", "any", "--data", data, "--split", "test") == 1
+    assert "no clip has the split test; splits found: none." in words(capsys.readouterr().err)
+
+
 REFUSED = [
     (("--report", "missing/out.html"), "--report {}/missing/out.html: takes a file's name in a directory that is there"),
     (("--report", "."), "--report {}: takes a file's name"),

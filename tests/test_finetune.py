@@ -3,11 +3,13 @@
 import json
 import logging
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List
 
+import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
@@ -19,7 +21,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import DataError, ModelError, TrainingError
 from spoken_intents.recognizer import ENCODER, NON_SPEECH, Recognizer
+from spoken_intents_training import finetune
 from spoken_intents_training.batches import Examples
+from spoken_intents_training.card import model_card, threshold_advice
 from spoken_intents_training.dataset import Clip, read_all_samples, read_samples
 from spoken_intents_training.finetune import fit_classifier, fit_temperature, freeze, predict, train
 from spoken_intents_training.modeling import load_base
@@ -55,13 +59,15 @@ def logits(model: Path, clip: Clip) -> np.ndarray:
 
 
 def poisoned(base: str, copy: Path, **tensors: Any) -> str:
-    """A copy of the base model with functions applied to some of its tensors."""
+    """A copy of the base model with functions applied to some of its tensors, its position table among them."""
     shutil.copytree(base, copy)
-    weights = load_file(copy / "model.safetensors")
-    for name, tensor in weights.items():
-        for ending, change in tensors.items():
-            if name.endswith(ending.replace("__", ".")):
-                weights[name] = change(tensor)
+    positions = load_base(base, ["a", "b"]).encoder.embed_positions.weight.detach()  # `save_base` leaves it out
+    weights = {**load_file(copy / "model.safetensors"), "encoder.embed_positions.weight": positions}
+    for ending, change in tensors.items():
+        chosen = {name: tensor for name, tensor in weights.items() if name.endswith(ending.replace("__", "."))}
+        changed = {name: change(tensor.clone()) for name, tensor in chosen.items()}
+        assert chosen and not any(torch.equal(changed[name], tensor) for name, tensor in chosen.items())
+        weights.update(changed)
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     return str(copy)
 
@@ -119,9 +125,7 @@ def test_bf16_is_used_where_the_machine_has_it_and_the_recipe_leaves_it_open(
     monkeypatch.setattr("spoken_intents_training.loop.has_bf16", lambda: has)
     seen: List[torch.dtype] = []
     forward = torch.nn.Linear.forward
-    monkeypatch.setattr(
-        torch.nn.Linear, "forward", lambda layer, given: seen.append((out := forward(layer, given)).dtype) or out
-    )
+    monkeypatch.setattr(torch.nn.Linear, "forward", lambda layer, given: seen.append((out := forward(layer, given)).dtype) or out)
     described = train(clips[:8], tiny_base, replace(QUICK, precision=precision), tmp_path)
     assert (torch.bfloat16 in seen) == rounded
     assert torch.float32 in seen  # what is measured and exported is fp32, always
@@ -297,6 +301,71 @@ def test_a_full_disk_at_the_end_leaves_the_earlier_model(tiny_base: str, clips: 
         train(clips[:8], tiny_base, QUICK, tmp_path / "model")
     assert {file: file.read_bytes() for file in (tmp_path / "model").rglob("*") if file.is_file()} == before
     assert Recognizer(tmp_path / "model").labels == ["high", "low", NON_SPEECH]
+
+
+def test_a_model_that_cannot_be_exported_is_told_and_its_training_is_not_lost(
+    tiny_base: str, clips: List[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def unsupported(*arguments: Any, **named: Any) -> None:
+        raise RuntimeError("ONNX has no such operator\nand much more")
+
+    words = r"could not be exported to ONNX \(ONNX has no such operator\)\. Nothing in .*checkpoints stay, and --resume tries the"
+    with monkeypatch.context() as patch, pytest.raises(TrainingError, match=words):
+        patch.setattr(torch.onnx, "export", unsupported)
+        train(clips[:8], tiny_base, QUICK, tmp_path / "out", checkpoints=tmp_path / "out/checkpoints")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoints"]
+    train(clips[:8], tiny_base, QUICK, tmp_path / "out", checkpoints=tmp_path / "out/checkpoints")
+    assert "Going on from step 1." in capsys.readouterr().out
+    assert Recognizer(tmp_path / "out").labels == ["high", "low"]
+
+
+def test_a_card_that_does_not_fit_on_the_disk_leaves_nothing(tiny_base: str, clips: List[Clip], tmp_path: Path) -> None:
+    def no_space(described: Dict[str, Any]) -> Dict[str, bytes]:
+        raise OSError("No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(TrainingError, match="could not be written to .*No space left"):
+        patch.setattr(finetune, "explain", no_space)
+        train(clips[:8], tiny_base, QUICK, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- what people are told
+
+
+def test_the_threshold_is_told_at_the_end_and_in_the_card(
+    tiny_base: str, clips: List[Clip], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    described = train(clips, tiny_base, RECIPE, tmp_path)
+    advice = f"Suggested threshold for FallbackClassifier: {described['suggested_threshold']:.2f}."
+    assert capsys.readouterr().out.splitlines()[-1] == advice
+    assert f"\n{advice}\n" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("share", "why"), [(0.0, "held_out_share is 0"), (0.1, "there are fewer than 10 an intent")])
+def test_a_confidence_that_is_not_calibrated_is_told_with_the_reason(
+    share: float, why: str, tiny_base: str, clips: List[Clip], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    described = train(clips[:8], tiny_base, replace(QUICK, held_out_share=share), tmp_path)
+    assert described["suggested_threshold"] is None and described["temperature"] == 1.0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith("The confidence is not calibrated") and told.endswith(f"no clip was held out, as {why}.")
+    assert told in (tmp_path / "README.md").read_text()
+
+
+def test_no_threshold_is_suggested_where_nothing_was_heard_right(model: Path) -> None:
+    described = {**json.loads((model / "model.json").read_text()), "suggested_threshold": None}
+    advice = "No threshold for FallbackClassifier is suggested: no held-out clip was heard right."
+    assert threshold_advice(described) == advice and advice in model_card(described)
+
+
+def test_the_card_names_the_base_model_and_shows_the_training(model: Path, tiny_base: str) -> None:
+    described = json.loads((model / "model.json").read_text())
+    card = (model / "README.md").read_text()
+    assert f"| base model | {Path(tiny_base).name} |" in card and tiny_base not in card
+    assert "| base model | openai/whisper-base.en |" in model_card({**described, "base_model": "openai/whisper-base.en"})
+    (shown,) = re.findall(r"!\[.+\]\((.+)\)", card)
+    picture = matplotlib.image.imread(model / shown)
+    assert picture.shape[0] > 300 and picture.std() > 0.02
 
 
 # ---------------------------------------------------------------- confidence

@@ -152,9 +152,12 @@ def test_the_summary_counts_by_intent_and_in_all(clips_csv: Path, tmp_path: Path
 
 def test_columns_of_other_names(tmp_path: Path) -> None:
     record(tmp_path / "1.wav")
-    file = write_csv(tmp_path / "list.csv", ("wav", "label", "who", "said"), ("1.wav", "a", "ann", "hello"))
+    file = write_csv(tmp_path / "list.csv", ("wav", "label", "who", "said"), ("1.wav", "a", "ann", "hello"), ("1.wav", "b"))
     columns = {"path": "wav", "intent": "label", "speaker": "who", "transcript": "said"}
-    assert from_csv(file, columns) == [Recording("1.wav", "a", tmp_path / "1.wav", "ann", "hello")]
+    assert from_csv(file, columns) == [
+        Recording("1.wav", "a", tmp_path / "1.wav", "ann", "hello"),
+        Recording("1.wav", "b", tmp_path / "1.wav"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +174,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         ([("path", "intent")], {}, r"list\.csv: lists no clip"),
         ([("path", "intent"), ("1.wav", "a"), ("2.wav", " ")], {}, r"list\.csv, line 3: path and intent must both be given"),
         ([("path", "label"), ("", "a")], {"intent": "label"}, "line 2: path and label must both be given"),
+        ([("path", "intent"), *[("1.wav", "a")] * 3], {}, r"list\.csv: 3 recording\(s\), all of a; at least two intents"),
     ],
 )
 def test_a_csv_that_cannot_be_used(rows: Any, columns: Dict[str, str], message: str, tmp_path: Path) -> None:
@@ -232,6 +236,21 @@ def test_the_wrong_folder(tmp_path: Path) -> None:
         DataError, match=r"loose: 12 recording\(s\) in no intent's folder:\n  00.wav\n(  .*\n){9}  and 2 more\nExp"
     ):
         from_folder(tmp_path / "loose")
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [(("1.wav", "2.wav"), ""), (("balance/1.wav", "freeze/2.wav"), " Did you mean {}/speech?"), (("ann/1.wav",), None)],
+)
+def test_one_folder_too_high(names: Tuple[str, ...], hint: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in names:
+        record(tmp_path / "data/speech" / name)
+    (tmp_path / "data/notes").mkdir()
+    hint = " Did you mean {}/speech?" if hint is None else hint
+    assert called("import", "folder", tmp_path / "data", "--out", tmp_path / "bot") == 1
+    message = f"{tmp_path}/data: {len(names)} recording(s), all of speech; at least two intents are needed." + hint
+    assert words(capsys.readouterr().err).endswith(f"Error: {message.format(tmp_path / 'data')}")
+    assert not (tmp_path / "bot").exists()
 
 
 # ---------------------------------------------------------------- recordings that cannot be used
@@ -539,6 +558,11 @@ def test_what_is_no_minds14(layouts: Path, tmp_path: Path, monkeypatch: pytest.M
     ):
         with pytest.raises(DataError, match=f"found {said_of_it}"):
             from_minds14("en-US", source)
+    hub, release = layouts / "PolyAI/minds14", layouts / "MInDS-14"
+    for source, meant in ((hub / "en-US", hub), (release / "text", release), (release / "text/en-US.csv", None)):
+        with pytest.raises(DataError) as caught:
+            from_minds14("en-US", source)
+        assert str(caught.value).endswith(f" Did you mean --source {meant}?" if meant else "those names).")
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert from_minds14("en-US", layouts / "MInDS-14")  # needs no extra
     with pytest.raises(ConfigError, match=r"This needs the extra: pip install 'rasa-spoken-intents\[train\]'"):
@@ -598,8 +622,10 @@ def test_the_command_imports_and_says_what_comes_next(clips_csv: Path, tmp_path:
 
 
 def test_the_command_takes_folders_columns_and_minds14(layouts: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    record(tmp_path / "recordings/a/1.wav")
-    list_file = write_csv(tmp_path / "list.csv", ("wav", "label"), ("recordings/a/1.wav", "a"))
+    rows = [(f"recordings/{intent}/1.wav", intent) for intent in "ab"]
+    for name, _ in rows:
+        record(tmp_path / name)
+    list_file = write_csv(tmp_path / "list.csv", ("wav", "label"), *rows)
     assert called("import", "folder", tmp_path / "recordings", "--out", tmp_path / "folder") == 0
     assert called("import", "csv", list_file, "--path-column", "wav", "--intent-column", "label", "--out", tmp_path / "csv") == 0
     assert tree(tmp_path / "folder") == tree(tmp_path / "csv")

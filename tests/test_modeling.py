@@ -6,6 +6,7 @@ The weights are random: everything here must hold for any.
 import gc
 import json
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,6 +219,34 @@ def test_any_whispers_encoder_is_taken_as_it_is(tmp_path: Path, kind: str, conte
     assert compared == len(wanted) > 30
 
 
+@pytest.mark.parametrize(("context", "pooling"), [("short", "mean"), ("short", "statistics"), ("padded", "mean")])
+@pytest.mark.parametrize("kind", ["somebody's classifier", "somebody's classifier of as many labels", "one of ours"])
+def test_a_head_is_the_seeds_whatever_the_base_model_came_with(tmp_path: Path, kind: str, context: str, pooling: str) -> None:
+    checkpoint_of("with a decoder", tmp_path / "headless")
+    if kind == "one of ours":
+        theirs: Any = ShortContextClassifier(small_config(pooling=pooling))
+        for name in ("center", "scale"):
+            if hasattr(theirs, name):
+                getattr(theirs, name).fill_(7.0)
+        theirs.save_pretrained(tmp_path / "headed")
+    else:
+        checkpoint_of(kind, tmp_path / "headed")
+        theirs = WhisperForAudioClassification.from_pretrained(tmp_path / "headed")
+    heads = []
+    for base, seed in (("headless", 5), ("headed", 5), ("headed", 6)):
+        torch.manual_seed(seed)
+        loaded = load_base(str(tmp_path / base), LABELS, pooling, context)
+        heads.append({name: tensor for name, tensor in loaded.state_dict().items() if not name.startswith("encoder.")})
+    drawn, same, other = heads
+    assert all(torch.equal(tensor, same[name]) for name, tensor in drawn.items()) and drawn.keys() == same.keys()
+    for name in {"classifier.weight", "projector.weight"} & drawn.keys():
+        assert not torch.equal(same[name], other[name]) and float(same[name].std()) == pytest.approx(0.2, rel=0.2)
+        assert name not in theirs.state_dict() or not torch.equal(same[name], theirs.state_dict()[name])
+    assert not same["classifier.bias"].any()
+    if pooling == "statistics":
+        assert not same["center"].any() and (same["scale"] == 1).all()
+
+
 @pytest.mark.parametrize("pooling", ["mean", "statistics"])
 @pytest.mark.parametrize("kind", ["with a decoder, for 128 mels", "somebody's classifier"])
 def test_any_whisper_gives_an_artefact(tmp_path: Path, kind: str, pooling: str) -> None:
@@ -263,6 +292,52 @@ def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
         ModelError, match=r"cannot be loaded: .*Name a directory with config\.json.*or a bundled one: whisper-mini"
     ):
         load_base(str(tmp_path), LABELS)
+
+
+@pytest.fixture
+def unreachable_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return constants
+
+
+def test_an_unreachable_hub_is_asked_once_and_without_a_warning(
+    unreachable_hub: Any, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture
+) -> None:
+    words = (
+        r"'openai/whisper-base\.en' cannot be loaded: it is not on this machine, and the hub does not give it \(.+\)\. To use a "
+        r"local copy, run `hf download openai/whisper-base\.en config\.json model\.safetensors --local-dir whisper-base\.en` "
+        r"where .* name it as the base model\. Bundled: whisper-mini\."
+    )
+    began = time.monotonic()
+    with pytest.raises(ModelError, match=words):
+        load_base("openai/whisper-base.en", LABELS)
+    assert time.monotonic() - began < 5
+    assert not caplog.records and not capfd.readouterr().err
+
+
+def test_an_earlier_download_is_used_where_the_hub_cannot_be_reached(
+    unreachable_hub: Any, model: ShortContextClassifier, tmp_path: Path
+) -> None:
+    repository = tmp_path / "cache" / "models--somebody--whisper"
+    model.save_pretrained(repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    loaded = load_base("somebody/whisper", LABELS)
+    assert torch.equal(loaded.encoder.conv1.weight, model.encoder.conv1.weight)
+    (repository / "snapshots/abc/model.safetensors").write_bytes(b"broken")
+    with pytest.raises(ModelError, match="'somebody/whisper' cannot be loaded: (?!it is not on this machine)"):
+        load_base("somebody/whisper", LABELS)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./no/where", "../nowhere", "/nowhere", "~/nowhere", "no/such/model", "nowhere/"])
+def test_what_is_no_name_of_the_hub_is_refused_without_asking_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", None)
+    with pytest.raises(ModelError, match=r"cannot be loaded: no such directory or bundled model\. .*one: whisper-mini"):
+        load_base(name, LABELS)
 
 
 def test_a_configuration_without_weights_is_refused(tmp_path: Path) -> None:

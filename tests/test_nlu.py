@@ -11,13 +11,16 @@ from typing import Any, Dict, List
 
 import numpy as np
 import pytest
+from conftest import run_rasa
 from rasa.engine.graph import ExecutionContext, GraphSchema
+from rasa.engine.recipes.default_recipe import DefaultV1Recipe
 from rasa.engine.storage.local_model_storage import LocalModelStorage
 from rasa.engine.storage.resource import Resource
 from rasa.nlu.classifiers.diet_classifier import DIETClassifier
 from rasa.nlu.classifiers.logistic_regression_classifier import LogisticRegressionClassifier
 from rasa.nlu.featurizers.sparse_featurizer.count_vectors_featurizer import CountVectorsFeaturizer
 from rasa.nlu.tokenizers.whitespace_tokenizer import WhitespaceTokenizer
+from rasa.shared.data import TrainingType
 from rasa.shared.nlu.training_data.message import Message
 from rasa.shared.nlu.training_data.training_data import TrainingData
 
@@ -185,6 +188,31 @@ def test_the_defaults_are_the_best_recipe_on_whisper_base() -> None:
     assert settings.base_model == "openai/whisper-base.en"
     assert settings.recipe == "default"
     assert load_recipe(settings.recipe).context == "short"
+
+
+@pytest.mark.parametrize("settings", [{}, {"epochs": 4}])
+def test_rasa_plans_a_finetuning(settings: Dict[str, Any]) -> None:
+    """Rasa multiplies the default `epochs` by --epoch-fraction."""
+    component = {"name": "spoken_intents.nlu.SpokenIntentClassifier", **settings}
+    config = {"recipe": "default.v1", "language": "en", "pipeline": [{"name": "spoken_intents.nlu.SpokenMessages"}, component]}
+    fraction = {"finetuning_epoch_fraction": 0.5}
+    graph = DefaultV1Recipe().graph_config_for_recipe(config, fraction, TrainingType.NLU, is_finetuning=True)
+    (planned,) = (node.config for name, node in graph.train_schema.nodes.items() if name.startswith("train_spoken"))
+    assert planned["epochs"] == settings.get("epochs", 0) / 2 and planned["finetuning_epoch_fraction"] == 0.5
+    assert ClassifierSettings.read(planned).epochs == planned["epochs"]
+
+
+@pytest.mark.slow
+def test_rasa_train_finetune_goes_on_from_the_previous_model(spoken_project: Path, tmp_path: Path) -> None:
+    project = tmp_path / "bot"
+    shutil.copytree(spoken_project, project)
+    done = run_rasa(project, "train", "nlu", "--finetune", "--epoch-fraction", "0.02")
+    said = done.stdout + done.stderr
+    assert "Fine-tuning whisper-mini on" in said and "held-out clips right" in said
+    assert "Fitting the classifier" not in said
+    (project / "data/spoken.yml").write_text((project / "data/spoken.yml").read_text().replace("intent: deny", "intent: refuse"))
+    refused = run_rasa(project, "train", "nlu", "--finetune", check=False)
+    assert refused.returncode and "fine-tun" in (refused.stdout + refused.stderr).lower()
 
 
 def test_what_makes_the_cache_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def logits(model: Path, buzzes: Path) -> np.ndarray:
 def test_two_processes_make_one_artefact_and_say_it_once(uninterrupted: Any, buzzes: Path) -> None:
     out, done = uninterrupted
     assert done.returncode == 0, done.stdout + done.stderr
-    files = {"model.json", "model.onnx", "model.fp32.onnx", "encoder.safetensors", "README.md"}
+    files = {"model.json", "model.onnx", "model.fp32.onnx", "encoder.safetensors", "README.md", "training.png"}
     assert {file.name for file in out.iterdir()} == files
     described = json.loads((out / "model.json").read_text())
     assert described["log"][-1]["step"] == RECIPE["epochs"] * STEPS_AN_EPOCH

@@ -81,13 +81,13 @@ class ClassifierSettings:
     Attributes:
         base_model: A Whisper on the model hub, a directory, or a bundled name (``whisper-mini``).
         recipe: A recipe's name, its file, or its settings.
-        epochs: Instead of the recipe's.
+        epochs: Instead of the recipe's; 0: the recipe's. A number, because Rasa multiplies it in `--finetune`.
         audio_directories: Where clips may lie, relative to the project.
     """
 
     base_model: str = "openai/whisper-base.en"
     recipe: Union[str, dict] = "default"
-    epochs: Optional[int] = None
+    epochs: int = 0
     audio_directories: Tuple[str, ...] = ("audio",)
 
     @classmethod
@@ -102,7 +102,8 @@ class ClassifierSettings:
         )
 
 
-_RASAS_OWN = ("name", "finetuning_epoch_fraction")
+_FRACTION = "finetuning_epoch_fraction"  # what `rasa train --finetune --epoch-fraction` says
+_RASAS_OWN = ("name", _FRACTION)
 
 
 @DefaultV1Recipe.register(DefaultV1Recipe.ComponentType.INTENT_CLASSIFIER, is_trainable=True)
@@ -126,12 +127,14 @@ class SpokenIntentClassifier(GraphComponent):
         resource: Resource,
         recognizer: Optional[Recognizer] = None,
         continue_from: Optional[Path] = None,
+        epoch_fraction: float = 1.0,
     ) -> None:
         self._settings = settings
         self._model_storage = model_storage
         self._resource = resource
         self._recognizer = recognizer
         self._continue_from = continue_from
+        self._epoch_fraction = epoch_fraction
 
     @classmethod
     def create(
@@ -157,7 +160,8 @@ class SpokenIntentClassifier(GraphComponent):
             continue_from = directory if execution_context.is_finetuning else None
         if recognizer is not None and execution_context.model_id:
             recognizers.register(execution_context.model_id, recognizer)
-        return cls(ClassifierSettings.read(config), model_storage, resource, recognizer, continue_from)
+        fraction = float(config.get(_FRACTION, 1.0))
+        return cls(ClassifierSettings.read(config), model_storage, resource, recognizer, continue_from, fraction)
 
     @staticmethod
     def _stored(model_storage: ModelStorage, resource: Resource) -> Optional[Path]:
@@ -196,7 +200,9 @@ class SpokenIntentClassifier(GraphComponent):
             from spoken_intents_training.recipe import load_recipe, overrides
         except ImportError as error:
             raise DataError(f"Training needs the extra: pip install 'rasa-spoken-intents[train]' ({error}).") from error
-        recipe = load_recipe(self._settings.recipe, **overrides(self._settings.epochs))
+        recipe = load_recipe(self._settings.recipe, **overrides(self._settings.epochs or None))
+        if not self._settings.epochs:  # else Rasa has taken the fraction of them
+            recipe = recipe.shortened(self._epoch_fraction)
         clips = _clips(examples)
         for clip in clips:
             resolve(clip.name, self._settings.audio_directories)

@@ -1,8 +1,12 @@
 """The model card that is written beside every model: what it is, what it learnt from, how well, what to know."""
 
+from pathlib import Path
 from typing import Any, Dict, List
 
 from spoken_intents.recognizer import NON_SPEECH
+from spoken_intents_training.dataset import FEW
+
+CARD, CURVES = "README.md", "training.png"  # in the model's directory
 
 SHOWN = (
     "context",
@@ -29,7 +33,7 @@ def model_card(described: Dict[str, Any]) -> str:
         "",
         *_table(
             {
-                "base model": described["base_model"],
+                "base model": _plain_name(described["base_model"]),
                 "learnt from": f"{sum(intents.values())} clips, {min(intents.values())} to {max(intents.values())} of an intent",
                 "data fingerprint": data["fingerprint"],
                 "softmax temperature": f"{described['temperature']:.2f}",
@@ -41,6 +45,8 @@ def model_card(described: Dict[str, Any]) -> str:
         "## How well it hears",
         "",
         _accuracy(metrics),
+        "",
+        threshold_advice(described),
         "",
         f"On {parity['n']} clips the ONNX graph's logits differ from PyTorch's by at most {parity['fp32_max_difference']:.1e}, and "
         f"int8 hears the same as fp32 in {parity['int8_same_first_label']}. `spoken-intents evaluate` measures more: confusions, "
@@ -58,14 +64,32 @@ def model_card(described: Dict[str, Any]) -> str:
         "",
         "The whole recipe is in `model.json`.",
         "",
+        f"![Loss and learning rate over the training]({CURVES})",
+        "",
         "## What it cannot do",
         "",
         "- Transcribe, or hear an intent that is not in the table. What fits none should end below the threshold of Rasa's "
-        "`FallbackClassifier`" + _threshold(described) + ".",
+        "`FallbackClassifier`.",
         "- Promise anything about callers unlike those it learnt from: other accents, ages, languages or lines. Measure on them.",
         "",
     ]
     return "\n".join(lines)
+
+
+def threshold_advice(described: Dict[str, Any]) -> str:
+    """What to set as the threshold of Rasa's ``FallbackClassifier``, or why the model cannot tell; a sentence."""
+    if described["suggested_threshold"] is not None:
+        return f"Suggested threshold for FallbackClassifier: {described['suggested_threshold']:.2f}."
+    if described["metrics"]["held_out"]:
+        return "No threshold for FallbackClassifier is suggested: no held-out clip was heard right."
+    why = f"there are fewer than {FEW} an intent" if described["recipe"]["held_out_share"] else "held_out_share is 0"
+    return f"The confidence is not calibrated, and no threshold for FallbackClassifier suggested: no clip was held out, as {why}."
+
+
+def _plain_name(base_model: str) -> str:
+    """Without the directories above a local one, which say nothing elsewhere."""
+    directory = Path(base_model)
+    return directory.resolve().name if directory.is_dir() else base_model
 
 
 def _table(rows: Dict[str, Any]) -> List[str]:
@@ -80,8 +104,3 @@ def _accuracy(metrics: Dict[str, Any]) -> str:
         f"{metrics['right']} of {metrics['n']} clips that were held out of training were heard right ({metrics['accuracy']:.1%}); "
         f"{metrics['noises_rejected']} of {metrics['noises']} held-out noises were told from speech."
     )
-
-
-def _threshold(described: Dict[str, Any]) -> str:
-    value = described.get("suggested_threshold")
-    return "" if value is None else f" (suggested, from the held-out clips: {value:.2f})"

@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from spoken_intents.errors import ConfigError
+from spoken_intents.errors import ConfigError, DataError, SpokenIntentsError, TrainingError
 from spoken_intents.recognizer import MODEL_JSON, Recognizer
 from spoken_intents_training.files import write_whole
 
@@ -24,6 +25,13 @@ typed.add_typer(importing, name="import")
 console = Console()
 MODEL = typer.Option(..., help="A model's directory: what [bold]train --out[/] wrote.")
 PROJECT = typer.Option(..., "--out", help="A Rasa project, or a directory to be made.")
+OUT_OF_SCOPE = typer.Option(None, help="Clips that belong to no intent, to tell apart: nlu.yml, CSV, or a folder of recordings.")
+CONDITIONS = typer.Option(
+    False, "--conditions", help="Also in noise (20 to 0 dB) and over the telephone; takes eight times as long."
+)
+NOISE = typer.Option(
+    None, help="A folder of recordings for [bold]--conditions[/], the first 60 s of each, instead of made-up noise."
+)
 
 
 @typed.command()
@@ -92,8 +100,13 @@ def train(
     if resume and (out / MODEL_JSON).exists() and not (out / finetune.CHECKPOINTS).exists():
         console.print(f"{escape(str(out))} is complete: there is nothing to resume.")
         return
+    made = not out.exists()
     checkpoints = finetune.checkpoint_directory(out, clips, base_model, chosen, resume)
-    described = finetune.train(clips, base_model, chosen, out, checkpoints=checkpoints, tensorboard=tensorboard)
+    try:
+        described = finetune.train(clips, base_model, chosen, out, checkpoints=checkpoints, tensorboard=tensorboard)
+    except SpokenIntentsError as error:
+        _remove_useless(checkpoints, error, made)
+        raise
     if not finetune.is_first_process():
         return
     shutil.rmtree(checkpoints)
@@ -101,20 +114,28 @@ def train(
     console.print(f"{name}: {len(described['data']['clips'])} intents. Next: spoken-intents evaluate --model {name} --data ...")
 
 
+def _remove_useless(checkpoints: Path, error: SpokenIntentsError, made: bool) -> None:
+    """Removes checkpoints that nothing can be gone on from, and the model's directory where it is empty and was `made` for them."""
+    from spoken_intents_training.loop import last_checkpoint
+
+    # What has no cause but the training itself would come again. One with a cause, such as a full disk, can be mended.
+    is_hopeless = isinstance(error, TrainingError) and error.__cause__ is None
+    if last_checkpoint(checkpoints) and not is_hopeless:
+        return
+    shutil.rmtree(checkpoints, ignore_errors=True)  # under accelerate launch another process may be doing the same
+    if made:
+        with suppress(OSError):  # it is not empty
+            checkpoints.parent.rmdir()
+
+
 @typed.command()
 def evaluate(
     model: Path = MODEL,
     data: Path = typer.Option(..., help="nlu.yml or CSV, as for [bold]train[/]."),
     split: str = typer.Option("", help="Only the CSV's rows of this split, such as test."),
-    out_of_scope: Optional[Path] = typer.Option(
-        None, help="Clips that belong to no intent, to tell apart: nlu.yml, CSV, or a folder of recordings."
-    ),
-    conditions: bool = typer.Option(
-        False, "--conditions", help="Also in noise (20 to 0 dB) and over the telephone; takes eight times as long."
-    ),
-    noise: Optional[Path] = typer.Option(
-        None, help="A folder of recordings for [bold]--conditions[/], the first 60 s of each, instead of made-up noise."
-    ),
+    out_of_scope: Optional[Path] = OUT_OF_SCOPE,
+    conditions: bool = CONDITIONS,
+    noise: Optional[Path] = NOISE,
     json_file: Optional[Path] = typer.Option(None, "--json", help="Write the figures and every wrong clip here."),
     report: Optional[Path] = typer.Option(None, help="Write a page (HTML) here: figures, pictures, wrong clips to listen to."),
     plots: Optional[Path] = typer.Option(None, help="Write the pictures (PNG) to this directory."),
@@ -124,20 +145,38 @@ def evaluate(
     [dim]spoken-intents evaluate --model my_model --data clips.csv --split test --conditions --report report.html[/]
     """
     _require_outputs(json_file, report, plots)
-    from spoken_intents_training.conditions import measure_conditions, read_noises
     from spoken_intents_training.dataset import read_clips
     from spoken_intents_training.evaluate import evaluate as measure
-    from spoken_intents_training.evaluate import out_of_scope_clips
 
-    clips = [clip for clip in read_clips(data) if not split or clip.split == split]
+    listed = read_clips(data)
+    clips = [clip for clip in listed if not split or clip.split == split]
+    if not clips:
+        found = ", ".join(sorted({clip.split for clip in listed} - {""})) or "none"
+        raise DataError(f"{data}: no clip has the split {split}; splits found: {found}.")
+    measure_further = _further(out_of_scope, conditions, noise)
+    recognizer = Recognizer(model)
+    result = measure(recognizer, clips, _progress("Listening"))
+    result = replace(result, **measure_further(recognizer, clips))
+    _tell(result, recognizer.description, json_file, report, plots)
+
+
+def _further(
+    out_of_scope: Optional[Path], conditions: bool, noise: Optional[Path]
+) -> Callable[[Recognizer, Sequence[Any]], Dict[str, List[Any]]]:
+    """Measures what else is wanted of a model, as fields of `Evaluation`. Files are read now, before anything slow begins."""
+    from spoken_intents_training.conditions import measure_conditions, read_noises
+    from spoken_intents_training.evaluate import hear, out_of_scope_clips
+
     outside = [] if out_of_scope is None else out_of_scope_clips(out_of_scope)
     noises = None if noise is None else read_noises(noise)
-    recognizer = Recognizer(model)
-    result = measure(recognizer, clips, _progress("Listening"), outside)
-    if conditions or noise:
-        rows = measure_conditions(recognizer.classify, clips, noises, progress=_progress("In noise"))
-        result = replace(result, conditions=rows)
-    _tell(result, recognizer.description, json_file, report, plots)
+
+    def measure(recognizer: Recognizer, clips: Sequence[Any]) -> Dict[str, List[Any]]:
+        heard: List[Any] = hear(recognizer, outside, _progress("Out of scope"))
+        wanted = conditions or noise is not None
+        rows = measure_conditions(recognizer.classify, clips, noises, progress=_progress("In noise")) if wanted else []
+        return {"out_of_scope": heard, "conditions": rows}
+
+    return measure
 
 
 @typed.command("cross-validate")
@@ -145,11 +184,15 @@ def cross_validate(
     data: Path = typer.Argument(..., help="nlu.yml or CSV, as for [bold]train[/]; the column split is not looked at."),
     base_model: str = typer.Option("openai/whisper-base.en", help="As for [bold]train[/]."),
     recipe: str = typer.Option("default", help="As for [bold]train[/]."),
+    epochs: Optional[int] = typer.Option(None, help="Instead of the recipe's."),
     k: int = typer.Option(5, "--folds", min=2, max=20, help="How many models to train, each on the others' clips."),
     group_by: str = typer.Option(
         "auto", help="speaker, transcript, both, none; auto: speaker if known, else transcript if known."
     ),
     seed: int = typer.Option(0, help="Of the folds."),
+    out_of_scope: Optional[Path] = OUT_OF_SCOPE,
+    conditions: bool = CONDITIONS,
+    noise: Optional[Path] = NOISE,
     json_file: Optional[Path] = typer.Option(None, "--json", help="Write the figures and every wrong clip here."),
     report: Optional[Path] = typer.Option(None, help="Write a page (HTML) here: figures, pictures, wrong clips to listen to."),
     plots: Optional[Path] = typer.Option(None, help="Write the pictures (PNG) to this directory."),
@@ -161,25 +204,35 @@ def cross_validate(
     [dim]spoken-intents cross-validate data/nlu_spoken.yml --base-model whisper-mini --report report.html[/]
     """
     _require_outputs(json_file, report, plots)
+    from spoken_intents_training.conditions import pool_conditions
     from spoken_intents_training.crossvalidate import cross_validate as heard_in_folds
     from spoken_intents_training.crossvalidate import folds
     from spoken_intents_training.dataset import intent_counts, read_clips
     from spoken_intents_training.evaluate import Evaluation
-    from spoken_intents_training.recipe import load_recipe
+    from spoken_intents_training.recipe import load_recipe, overrides
 
-    chosen, clips = load_recipe(recipe), read_clips(data)
+    chosen, clips = load_recipe(recipe, **overrides(epochs)), read_clips(data)
+    measure_further = _further(out_of_scope, conditions, noise)
+    further: List[Dict[str, List[Any]]] = []
     tested, grouped_by = folds(clips, k, group_by, seed)
     console.print(f"{len(clips)} clips in {k} folds, grouped by {grouped_by}.")
+
+    def also(recognizer: Recognizer, of_fold: Sequence[Any]) -> None:
+        further.append(measure_further(recognizer, of_fold))
+
     heard: Dict[int, Any] = {}
     by_fold: List[Dict[str, Any]] = []
-    for number, recognitions in enumerate(heard_in_folds(clips, base_model, chosen, tested), 1):
+    for number, recognitions in enumerate(heard_in_folds(clips, base_model, chosen, tested, also), 1):
         heard.update(recognitions)
         right = sum(recognition.is_speech and recognition.intent == clips[i].intent for i, recognition in recognitions.items())
         by_fold.append({"n": len(recognitions), "accuracy": right / len(recognitions)})
         console.print(f"[bold]Fold {number} of {k}:[/] {right} of {len(recognitions)} right ({right / len(recognitions):.1%}).")
     described = {"base_model": base_model, "recipe": asdict(chosen), "grouped_by": grouped_by, "folds": by_fold}
     described["data"] = {"clips": intent_counts(clips)}
-    _tell(Evaluation(clips, [heard[index] for index in range(len(clips))]), described, json_file, report, plots)
+    outside = [one for fold in further for one in fold["out_of_scope"]]  # each clip as often as there are folds
+    rows = pool_conditions([fold["conditions"] for fold in further])
+    result = Evaluation(clips, [heard[index] for index in range(len(clips))], outside, rows)
+    _tell(result, described, json_file, report, plots)
 
 
 def _require_outputs(json_file: Optional[Path], report: Optional[Path], plots: Optional[Path]) -> None:

@@ -60,17 +60,27 @@ def measure_conditions(
             heard = classify(change(samples, np.random.default_rng((seed, place, number))))
             right[number, place] = heard.is_speech and heard.intent == clip.intent
     source = MADE_UP if made_up else f"{len(chosen)} recording(s)"
+    told = [{"condition": name, "snr_db": snr_db, "noise": None if snr_db is None else source} for name, snr_db, _ in listed]
+    return _rows(told, right.sum(axis=1).tolist(), len(clips))
+
+
+def pool_conditions(parts: Sequence[List[Dict[str, Any]]]) -> List[Dict[str, Any]]:
+    """The rows of `measure_conditions` over all clips, from those of several models that heard a part of them each."""
+    same = list(zip(*parts))
+    right = [sum(round(row["accuracy"] * row["n"]) for row in rows) for rows in same]
+    return _rows([rows[0] for rows in same], right, sum(part[0]["n"] for part in parts if part))
+
+
+def _rows(told: Sequence[Dict[str, Any]], right: Sequence[int], n: int) -> List[Dict[str, Any]]:
     return [
         {
-            "condition": name,
-            "snr_db": snr_db,
-            "noise": None if snr_db is None else source,
-            "accuracy": float(row.mean()),
-            "accuracy_95": list(wilson_interval(int(row.sum()), len(row))),
-            "difference": float(row.mean() - right[0].mean()),
-            "n": len(row),
+            **condition,
+            "accuracy": count / n,
+            "accuracy_95": list(wilson_interval(count, n)),
+            "difference": (count - right[0]) / n,
+            "n": n,
         }
-        for (name, snr_db, _), row in zip(listed, right)
+        for condition, count in zip(told, right)
     ]
 
 

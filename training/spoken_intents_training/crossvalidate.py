@@ -4,9 +4,9 @@ import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
-from spoken_intents.errors import DataError
+from spoken_intents.errors import ConfigError, DataError
 from spoken_intents.recognizer import Recognition, Recognizer
 from spoken_intents_training.dataset import Clip, read_samples
 from spoken_intents_training.recipe import Recipe
@@ -24,10 +24,13 @@ def folds(clips: Sequence[Clip], k: int, group_by: str = "auto", seed: int = 0) 
             ``none``; ``auto``: speaker where every clip has one, else transcript where every clip has one, else none.
 
     Raises:
+        ConfigError: `group_by` is none of these.
         DataError: Fewer groups, or fewer clips of every intent, than folds; or clips without what they are to be grouped by.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
+    if group_by not in GROUPINGS:
+        raise ConfigError(f"--group-by {group_by}: takes {', '.join(GROUPINGS)}.")
     if group_by == "auto":
         known = [name for name in ("speaker", "transcript") if all(getattr(clip, name) for clip in clips)]
         group_by = known[0] if known else "none"
@@ -77,11 +80,13 @@ def cross_validate(
     base_model: str,
     recipe: Recipe,
     tested: Sequence[Sequence[int]],
+    also: Callable[[Recognizer, List[Clip]], Any] = lambda recognizer, clips: None,
 ) -> Iterator[Dict[int, Recognition]]:
     """After each fold, what its model heard of the fold's clips: {index: recognition}.
 
     Args:
         tested: The test clips of each fold; see `folds`.
+        also: Is called with each fold's model and test clips, to measure what else is wanted while the model is there.
 
     Raises:
         DataError: A fold leaves fewer than two intents to learn from.
@@ -93,4 +98,5 @@ def cross_validate(
         with tempfile.TemporaryDirectory() as folder:
             train([clip for index, clip in enumerate(clips) if index not in left_out], base_model, recipe, Path(folder))
             recognizer = Recognizer(Path(folder))
+            also(recognizer, [clips[index] for index in part])
             yield {index: recognizer.classify(read_samples(clips[index])) for index in part}

@@ -1,12 +1,14 @@
 """Spoken examples: which clip has which intent, read from nlu.yml or a CSV, and their log-mels."""
 
 import csv
+import math
+import os
 import random
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import yaml
@@ -19,6 +21,7 @@ from spoken_intents.utterances import is_audio_reference
 
 SILENCE = 1e-4  # a peak of -80 dB: nothing was recorded
 FEW = 10  # clips an intent
+LARGEST_PART = 3  # at most one of so many clips of an intent is held out
 SHOWN = 10  # problems listed before "and n more"
 
 
@@ -41,8 +44,10 @@ def read_clips(file: Path, require: bool = True) -> List[Clip]:
         require: Whether every clip has to be there.
 
     Raises:
-        DataError: The file cannot be read, lists no clip, or a clip is missing.
+        DataError: It is a folder, cannot be read, lists no clip, or a clip is missing.
     """
+    if os.path.isdir(file):
+        raise DataError(f"{file}: a folder. With one folder for each intent in it, first: spoken-intents import folder {file}")
     if not _is_file(file):
         raise DataError(f"{file}: no such file.")
     try:
@@ -184,42 +189,52 @@ def read_all_samples(clips: Sequence[Clip]) -> List[np.ndarray]:
 def hold_out(clips: Sequence[Clip], share: float, seed: int) -> Tuple[List[Clip], List[Clip]]:
     """Clips to train on and clips held out: of other speakers where all are known, else of other transcripts.
 
-    An intent keeps at least two thirds of its clips. Where there are fewer than `FEW` of an intent none is given away:
-    each is needed to learn from.
+    Where whole speakers do not make about the share, as there are few, transcripts decide, intent by intent; where whole
+    transcripts do not either, as with commands that everybody words alike, clips of the intent at random. An intent keeps
+    at least two thirds of its clips. Where there are fewer than `FEW` of an intent none is given away: each is needed to
+    learn from.
     """
     if len(clips) < FEW * len({clip.intent for clip in clips}):
         return list(clips), []
+    held_out: List[Clip] = []
     if all(clip.speaker for clip in clips):
-        wanted = round(len(clips) * share)
-        held_out = _take([("", clip.speaker, clip) for clip in clips], {"": wanted}, seed)
-    else:
-        totals = Counter(clip.intent for clip in clips)
-        wanted_of = {intent: max(1, round(total * share)) if share and total >= FEW else 0 for intent, total in totals.items()}
-        said = [(clip.intent, clip.transcript.strip().lower() or str(clip.path), clip) for clip in clips]
-        held_out = _take(said, wanted_of, seed)
+        wanted = min(round(len(clips) * share), len(clips) // LARGEST_PART)
+        held_out = _take(clips, lambda clip: clip.speaker, wanted, random.Random(seed))
+    if not held_out:
+        held_out = _take_of_each_intent(clips, share, random.Random(seed))
     chosen = set(map(id, held_out))
     return [clip for clip in clips if id(clip) not in chosen], held_out
 
 
-def _take(keyed: Sequence[Tuple[str, str, Clip]], wanted: Dict[str, int], seed: int) -> List[Clip]:
-    """Whole groups, at random, until every part has the clips `wanted`; (part, group, clip)."""
-    rng = random.Random(seed)
-    totals = Counter(clip.intent for _, _, clip in keyed)
-    groups: Dict[str, Dict[str, List[Clip]]] = defaultdict(lambda: defaultdict(list))
-    for part, group, clip in keyed:
-        groups[part][group].append(clip)
+def _take_of_each_intent(clips: Sequence[Clip], share: float, rng: random.Random) -> List[Clip]:
+    by_intent: Dict[str, List[Clip]] = defaultdict(list)
+    for clip in clips:
+        by_intent[clip.intent].append(clip)
     taken: List[Clip] = []
-    for part in sorted(groups):
-        keys = sorted(groups[part])
-        rng.shuffle(keys)
-        of_part: List[Clip] = []
-        for key in keys:
-            more = of_part + groups[part][key]
-            fits = all(count <= totals[intent] // 3 for intent, count in Counter(clip.intent for clip in more).items())
-            if len(of_part) < wanted[part] and fits:
-                of_part = more
-        taken += of_part
+    for _, said in sorted(by_intent.items()):
+        total = len(said)
+        wanted = min(max(1, round(total * share)), total // LARGEST_PART) if share and total >= FEW else 0
+        taken += _take(said, lambda clip: clip.transcript.strip().lower() or str(clip.path), wanted, rng) or _take(
+            said, lambda clip: str(clip.path), wanted, rng
+        )
     return taken
+
+
+def _take(clips: Sequence[Clip], group_of: Callable[[Clip], str], wanted: int, rng: random.Random) -> List[Clip]:
+    """Whole groups, at random, that make about `wanted` clips: from half of it to half more; none where they do not."""
+    totals = Counter(clip.intent for clip in clips)
+    groups: Dict[str, List[Clip]] = defaultdict(list)
+    for clip in clips:
+        groups[group_of(clip)].append(clip)
+    keys = sorted(groups)
+    rng.shuffle(keys)
+    taken: List[Clip] = []
+    for key in keys:
+        more = taken + groups[key]
+        spared = all(count <= totals[intent] // LARGEST_PART for intent, count in Counter(clip.intent for clip in more).items())
+        if len(taken) < wanted and len(more) <= math.ceil(1.5 * wanted) and spared:
+            taken = more
+    return taken if 2 * len(taken) >= wanted else []
 
 
 def intent_counts(clips: Iterable[Clip]) -> Dict[str, int]:

@@ -85,7 +85,7 @@ def _activations(teacher: Any, features: Sequence[torch.Tensor]) -> Tuple[List[t
 
 def distill(
     teacher: WhisperForAudioClassification,
-    clips: Sequence[np.ndarray],
+    clips: Sequence[bytes],
     layers: List[int],
     neurons: int,
     steps: int,
@@ -96,7 +96,7 @@ def distill(
     """The trained student. Stops after `steps` or `seconds`; the learning rate falls with whichever is nearer.
 
     Args:
-        clips: 16-bit samples, as bytes in arrays; at least one.
+        clips: 16-bit samples; at least one.
 
     Raises:
         ConfigError: See `student_of`.
@@ -143,7 +143,7 @@ def _distance(teacher: Any, student: Any, layers: List[int], clean: torch.Tensor
     return distances[-1] + 0.5 * torch.stack(distances[:-1]).mean()
 
 
-def _batches(clips: Sequence[np.ndarray], n_mels: int, seed: int) -> Iterator[Tuple[torch.Tensor, torch.Tensor]]:
+def _batches(clips: Sequence[bytes], n_mels: int, seed: int) -> Iterator[Tuple[torch.Tensor, torch.Tensor]]:
     """Log-mels, clean and as heard, each (rows, n_mels, frames): rows of one length, so that nothing is padded."""
     rng = np.random.default_rng(seed)
     augmentation = Augmentation(HEARD, seed)
@@ -155,12 +155,12 @@ def _batches(clips: Sequence[np.ndarray], n_mels: int, seed: int) -> Iterator[Tu
             voice = int(rng.integers(2**32))  # the same for both
             pair = (log_mel(samples, n_mels) for samples in (clean, augmentation.sampled(clean, rng)))
             rows.append(tuple(change_voice(picture, np.random.default_rng(voice)) for picture in pair))  # type: ignore[arg-type]
-        frames = min(clean.shape[1] for clean, _ in rows)
-        clean, heard = (torch.from_numpy(np.stack([row[side][:, :frames] for row in rows])) for side in (0, 1))
-        yield clean, heard
+        frames = min(picture.shape[1] for picture, _ in rows)
+        sides = [torch.from_numpy(np.stack([row[side][:, :frames] for row in rows])) for side in (0, 1)]
+        yield sides[0], sides[1]
 
 
-def _crop(clips: Sequence[np.ndarray], wanted: int, rng: np.random.Generator) -> np.ndarray:
+def _crop(clips: Sequence[bytes], wanted: int, rng: np.random.Generator) -> np.ndarray:
     """So many samples from a random place in clips that follow each other, louder or softer."""
     parts: List[np.ndarray] = []
     while sum(map(len, parts)) < wanted:
@@ -171,7 +171,7 @@ def _crop(clips: Sequence[np.ndarray], wanted: int, rng: np.random.Generator) ->
     return samples[start : start + wanted]
 
 
-def read_clips(paths: Sequence[Path]) -> List[np.ndarray]:
+def read_pcm(paths: Sequence[Path]) -> List[bytes]:
     """The audio of all clips that can be used, as 16-bit samples: 115 MB an hour.
 
     Raises:
@@ -216,7 +216,7 @@ def main(
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     kept = [int(layer) for layer in layers.split(",")]
-    student = distill(load_base(teacher, ["-"]), read_clips(paths), kept, neurons, steps, seconds=seconds)
+    student = distill(load_base(teacher, ["-"]), read_pcm(paths), kept, neurons, steps, seconds=seconds)
     save_base(student, out)
 
 

@@ -177,10 +177,16 @@ def evaluate(
     if not clips:
         raise DataError("No clip to evaluate on.")
     _require_known(clips, recognizer.labels)
-    heard, outside = (
-        [recognizer.classify(read_samples(clip)) for clip in progress(part)] if part else [] for part in (clips, out_of_scope)
-    )
-    return Evaluation(list(clips), heard, outside)
+    return Evaluation(list(clips), hear(recognizer, clips, progress), hear(recognizer, out_of_scope, progress))
+
+
+def hear(recognizer: Recognizer, clips: Sequence[Clip], progress: Progress = lambda clips: clips) -> List[Recognition]:
+    """What was heard of every clip, in order.
+
+    Raises:
+        AudioError: A clip that cannot be used.
+    """
+    return [recognizer.classify(read_samples(clip)) for clip in progress(clips)] if clips else []
 
 
 def summary(figures: Dict[str, Any]) -> List[str]:

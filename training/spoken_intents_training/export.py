@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import Any, Callable, Dict, Sequence
 
 import numpy as np
 import onnxruntime
@@ -25,6 +25,7 @@ from spoken_intents.recognizer import ENCODER, FORMAT, FP32, INT8, MODEL_JSON, r
 from spoken_intents_training.modeling import ShortContextClassifier
 
 EXPORTING = ".exporting-"  # a directory beside the artefact, while it is made
+Files = Dict[str, bytes]  # contents by name
 
 
 class _Graph(torch.nn.Module):
@@ -39,16 +40,21 @@ class _Graph(torch.nn.Module):
 
 
 def export(
-    model: WhisperForAudioClassification, out: Path, description: Dict[str, Any], parity_on: Sequence[np.ndarray]
+    model: WhisperForAudioClassification,
+    out: Path,
+    description: Dict[str, Any],
+    parity_on: Sequence[np.ndarray],
+    explain: Callable[[Dict[str, Any]], Files] = lambda described: {},
 ) -> Dict[str, Any]:
     """Writes the artefact to `out` and returns its ``model.json``.
 
     Args:
         description: What ``model.json`` says beside format, front end and parity.
         parity_on: Log-mels, each (n_mels, frames), on which ONNX is compared with torch.
+        explain: Files for people that belong to the artefact, from its ``model.json``.
 
     Raises:
-        TrainingError: It cannot be written; an artefact that lay there is as it was.
+        TrainingError: It cannot be exported or written; an artefact that lay there is as it was.
     """
     out.mkdir(parents=True, exist_ok=True)
     for left in out.glob(f"{EXPORTING}*"):  # by a process that was killed
@@ -57,12 +63,19 @@ def export(
         made = Path(folder)
         try:
             described = _write(model.eval(), made, description, parity_on)
+            for name, content in explain(described).items():
+                (made / name).write_bytes(content)
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"The model could not be written to {out} ({error}). Nothing there was changed.") from error
+        except RuntimeError as error:  # torch's
+            raise TrainingError(
+                f"The model could not be exported to ONNX ({str(error).strip().splitlines()[0]}). Nothing in {out} was changed; "
+                "checkpoints stay, and --resume tries the export again."
+            ) from error
         # A directory with a model.json is complete: the old one goes first, the new one comes last.
         (out / MODEL_JSON).unlink(missing_ok=True)
-        for name in (INT8, FP32, ENCODER, MODEL_JSON):
-            os.replace(made / name, out / name)
+        for file in sorted(made.iterdir(), key=lambda file: file.name == MODEL_JSON):
+            os.replace(file, out / file.name)
     return described
 
 

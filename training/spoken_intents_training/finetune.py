@@ -18,9 +18,9 @@ import transformers
 from spoken_intents.errors import TrainingError
 from spoken_intents.recognizer import NON_SPEECH, softmax
 from spoken_intents_training.batches import Examples
-from spoken_intents_training.card import model_card
+from spoken_intents_training.card import CARD, CURVES, model_card, threshold_advice
 from spoken_intents_training.dataset import Clip, hold_out, intent_counts, read_all_samples
-from spoken_intents_training.export import export, load_weights
+from spoken_intents_training.export import Files, export, load_weights
 from spoken_intents_training.loop import console, last_checkpoint, run
 from spoken_intents_training.metrics import suggest_threshold
 from spoken_intents_training.modeling import ShortContextClassifier, encode, load_base, pad_batch, statistics
@@ -31,7 +31,6 @@ from spoken_intents_training.sources import files_fingerprint
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # in the model's directory, until it is complete
-CARD = "README.md"
 PROBE_C = 0.03  # of the logistic regression that fine-tuning begins with
 PARITY_CLIPS = 32
 
@@ -61,7 +60,7 @@ def train(
     Raises:
         DataError: Too few intents, or clips that cannot be used.
         ModelError: The base model, or the one to continue from, cannot be loaded or does not fit.
-        TrainingError: The loss is no number any more, or the artefact cannot be written.
+        TrainingError: The loss is no number any more, or the artefact cannot be exported or written.
     """
     began = time.monotonic()
     transformers.logging.set_verbosity_error()
@@ -107,14 +106,21 @@ def train(
         "metrics": metrics,
         "log": log,
     }
-    described = export(model, out, description, parity_on=spectrograms[:PARITY_CLIPS])
-    (out / CARD).write_text(model_card(described))
+    described = export(model, out, description, spectrograms[:PARITY_CLIPS], explain)
     where = "held-out" if held_out else "learnt (none held out)"
     console.print(
         f"Heard [bold]{metrics['right']} of {metrics['n']}[/] {where} clips right ({metrics['accuracy']:.1%}); rejected "
         f"{metrics['noises_rejected']} of {metrics['noises']} {where.split()[0]} noises. Took {time.monotonic() - began:.0f} s."
     )
+    console.print(threshold_advice(described))
     return described
+
+
+def explain(described: Dict[str, Any]) -> Files:
+    """What lies beside ``model.json`` for people: the card, and the picture of the training that it shows."""
+    from spoken_intents_training.plots import png, training_curves  # matplotlib takes seconds to load
+
+    return {CARD: model_card(described).encode(), CURVES: png(training_curves(described["log"]))}
 
 
 def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, recipe: Recipe, resume: bool) -> Path:

@@ -4,7 +4,7 @@ import csv
 import logging
 from collections import Counter
 from pathlib import Path
-from typing import Any, List, Mapping, Optional
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from spoken_intents.audio import SUFFIXES
 from spoken_intents.errors import ConfigError, DataError
@@ -32,13 +32,23 @@ def from_csv(file: Path, columns: Mapping[str, str]) -> List[Recording]:
             transcript and split. The last three may be missing, unless they are named here.
 
     Raises:
-        DataError: No such file, not CSV, no row, or a column or a value is missing.
+        DataError: No such file, not CSV, no row, a column or a value is missing, or fewer than two intents.
     """
     if file.is_dir():
         raise DataError(f"{file}: a folder. With one folder for each intent in it: spoken-intents import folder {file}")
     if not file.is_file():
         raise DataError(f"{file}: no such file.")
-    return _from_table(file, file.parent, columns)
+    recordings = _from_table(file, file.parent, columns)
+    _require_intents(file, recordings)
+    return recordings
+
+
+def _require_intents(source: Path, recordings: Sequence[Recording], hint: str = "") -> None:
+    intents = {one.intent for one in recordings}
+    if len(intents) < 2:
+        raise DataError(
+            f"{source}: {len(recordings)} recording(s), all of {intents.pop()}; at least two intents are needed.{hint}"
+        )
 
 
 def _from_table(file: Path, root: Path, columns: Mapping[str, str]) -> List[Recording]:
@@ -72,7 +82,7 @@ def from_folder(folder: Path) -> List[Recording]:
     """The recordings below `folder`, which holds one folder for each intent; hidden files are passed over.
 
     Raises:
-        DataError: No folder, no audio in it, or audio that is in no intent's folder.
+        DataError: No folder, no audio in it, audio that is in no intent's folder, or fewer than two intents.
     """
     expected = "Expected one folder for each intent, such as FOLDER/balance/1.wav."
     if folder.is_file():
@@ -95,7 +105,10 @@ def from_folder(folder: Path) -> List[Recording]:
     for empty in sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if empty not in intents:
             logger.warning("Left out the intent %s: no audio in its folder.", empty)
-    return [Recording(file.as_posix(), file.parts[0], folder / file) for file in audio]
+    recordings = [Recording(file.as_posix(), file.parts[0], folder / file) for file in audio]
+    below = any(len(file.parts) > 2 for file in audio)
+    _require_intents(folder, recordings, f" Did you mean {folder / audio[0].parts[0]}?" if below else "")
+    return recordings
 
 
 def from_minds14(language: str, source: Optional[Path] = None) -> List[Recording]:
@@ -112,18 +125,24 @@ def from_minds14(language: str, source: Optional[Path] = None) -> List[Recording
         raise ConfigError(f"--language {language}: MInDS-14 has {', '.join(LANGUAGES)}.")
     if source is None:
         return _from_dataset(_download(language), f"{HUB}, {language}")
-    parquet = sorted(source.glob(f"{language}/**/*.parquet"))
+    parquet, tables = _copies(source, language)
     if parquet:
         return _from_dataset(_read_parquet(parquet), str(parquet[0]))
-    for release in (source, source / "MInDS-14"):
-        file = release / "text" / f"{language}.csv"
-        if file.is_file():
-            columns = {"path": "filepath", "intent": "intent", "transcript": "text_asr"}
-            return _from_table(file, release / "audio", columns)
+    if tables:
+        columns = {"path": "filepath", "intent": "intent", "transcript": "text_asr"}
+        return _from_table(tables[0], tables[0].parents[1] / "audio", columns)
+    above = source.resolve().parent
+    hint = f" Did you mean --source {above}?" if any(_copies(above, language)) else ""
     raise DataError(
         f"--source {source}: no MInDS-14 in {language}; found {_found(source)}. Expected the hub's {language}/train-*.parquet, "
-        f"or the first release's text/{language}.csv and audio/ (unpack its text.zip and audio.zip into folders of those names)."
+        f"or the first release's text/{language}.csv and audio/ (unpack its text.zip and audio.zip into folders of those names).{hint}"
     )
+
+
+def _copies(source: Path, language: str) -> Tuple[List[Path], List[Path]]:
+    """The hub's files and the first release's tables of a language that lie in `source`."""
+    tables = [release / "text" / f"{language}.csv" for release in (source, source / "MInDS-14")]
+    return sorted(source.glob(f"{language}/**/*.parquet")), [table for table in tables if table.is_file()]
 
 
 def _found(folder: Path) -> str:

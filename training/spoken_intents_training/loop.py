@@ -105,6 +105,7 @@ def _train(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         bar.stop()
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)  # or it would go on in bf16, and not export
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 

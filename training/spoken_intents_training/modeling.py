@@ -5,6 +5,7 @@ them: the position table is sliced, and padding inside a batch is masked in the 
 in pooling, so that an utterance's logits do not depend on what it was batched with.
 """
 
+from pathlib import Path
 from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from safetensors import SafetensorError  # type: ignore[attr-defined]
 from torch import nn
 from transformers import WhisperConfig, WhisperForAudioClassification
+from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from spoken_intents.errors import ModelError
-from spoken_intents_training.sources import base_model_source, bundled_base_models
+from spoken_intents_training.sources import base_model_source, bundled_base_models, hub_refusal, may_be_on_hub
 
 
 class ShortContextClassifier(WhisperForAudioClassification):
@@ -37,6 +39,12 @@ class ShortContextClassifier(WhisperForAudioClassification):
             self.classifier = nn.Linear(width, config.num_labels)
             self.register_buffer("center", torch.zeros(width))
             self.register_buffer("scale", torch.ones(width))
+
+    def _init_weights(self, module: Any) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ShortContextClassifier) and hasattr(module, "center"):
+            init.zeros_(module.center)
+            init.ones_(module.scale)
 
     def forward(
         self,
@@ -133,10 +141,11 @@ def pad_batch(spectrograms: Sequence[np.ndarray]) -> Tuple[torch.Tensor, torch.T
 
 
 def load_base(base_model: str, labels: List[str], pooling: str = "mean", context: str = "short") -> WhisperForAudioClassification:
-    """A Whisper encoder with a new head for `labels`.
+    """A Whisper encoder with a new head for `labels`, which follows from torch's seed; one that it came with is left out.
 
     Args:
-        base_model: A bundled name (``whisper-mini``), a directory, or a name on the model hub.
+        base_model: A bundled name (``whisper-mini``), a directory, or a name on the model hub. Where the hub does not
+            give it, an earlier download is used.
         pooling: See `ShortContextClassifier`.
         context: ``short``, or ``padded`` for Hugging Face's own class, which takes 30 s windows only.
 
@@ -144,37 +153,70 @@ def load_base(base_model: str, labels: List[str], pooling: str = "mean", context
         ModelError: It cannot be found or fetched, or is not Whisper.
     """
     source = base_model_source(base_model)
+    local = Path(source).is_dir()
+    if not local and not may_be_on_hub(source):
+        raise ModelError(_cannot_load(base_model, "no such directory or bundled model."))
+    refusal = "" if local else hub_refusal(source)
     try:
         config = WhisperConfig.from_pretrained(
             source,
             num_labels=len(labels),
             id2label=dict(enumerate(labels)),
             label2id={label: index for index, label in enumerate(labels)},
+            local_files_only=bool(refusal),
         )
         if config.model_type != "whisper":
             raise ModelError(f"base_model {base_model!r} is a {config.model_type} model; a Whisper one is needed.")
         config.pooling = pooling
-        made: Any = ShortContextClassifier if context == "short" else WhisperForAudioClassification
+        model = _load_encoder(source, config, context, local_files_only=bool(refusal))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if refusal and isinstance(error, OSError):  # nor is it in the cache
+            raise ModelError(_cannot_fetch(base_model, refusal)) from None
+        raise ModelError(_cannot_load(base_model, str(error).strip().splitlines()[0])) from None
+    model.encoder.embed_positions.requires_grad_(False)
+    return model
+
+
+def _load_encoder(source: str, config: WhisperConfig, context: str, local_files_only: bool) -> WhisperForAudioClassification:
+    made: Any = ShortContextClassifier if context == "short" else WhisperForAudioClassification
+    with torch.random.fork_rng(devices=[]):  # the head is drawn below, the same whatever the file held
         model, loading = made.from_pretrained(
             source,
             config=config,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,  # somebody else's head, of other labels
             output_loading_info=True,
+            local_files_only=local_files_only,
         )
-        unloaded = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
-        # Whisper's position table is a formula: a base model may leave it out.
-        unloaded = {key for key in unloaded if key.startswith("encoder.") and "embed_positions" not in key}
-        if unloaded:
-            raise ValueError(f"its weights lack {len(unloaded)} of the encoder's, or have other sizes, such as {min(unloaded)}.")
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(_cannot_load(base_model, error)) from None
-    model.encoder.embed_positions.requires_grad_(False)
+    unloaded = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
+    # Whisper's position table is a formula: a base model may leave it out.
+    unloaded = {key for key in unloaded if key.startswith("encoder.") and "embed_positions" not in key}
+    if unloaded:
+        raise ValueError(f"its weights lack {len(unloaded)} of the encoder's, or have other sizes, such as {min(unloaded)}.")
+    _renew_head(model)
     return model
 
 
-def _cannot_load(base_model: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0]
+def _renew_head(model: Any) -> None:
+    """Draws all but the encoder anew, as the model's class does: from_pretrained keeps a head whose sizes fit."""
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if not name.startswith("encoder."):
+            tensor._is_hf_initialized = False
+    for module in (model, *model.children()):
+        if module is not model.encoder:
+            model._init_weights(module)
+
+
+def _cannot_fetch(base_model: str, refusal: str) -> str:
+    name = base_model.split("/")[1]
+    return (
+        f"base_model {base_model!r} cannot be loaded: it is not on this machine, and the hub does not give it ({refusal}). To use "
+        f"a local copy, run `hf download {base_model} config.json model.safetensors --local-dir {name}` where there is a "
+        f"connection, bring the directory here, and name it as the base model. Bundled: {', '.join(bundled_base_models())}."
+    )
+
+
+def _cannot_load(base_model: str, reason: str) -> str:
     return (
         f"base_model {base_model!r} cannot be loaded: {reason} "
         f"Name a directory with config.json and model.safetensors (a local copy works without network), a model on "

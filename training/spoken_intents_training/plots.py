@@ -140,10 +140,10 @@ def conditions_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def training_curves(log: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss, held-out accuracy and learning rate over a training.
+    """Loss and learning rate over a training.
 
     Args:
-        log: Entries with epoch (or step), and any of loss, held_out_accuracy and learning_rate.
+        log: Entries with epoch (or step), and any of loss and learning_rate.
 
     Raises:
         DataError: There is nothing of that in the log.
@@ -163,18 +163,15 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> Figure:
             smooth = np.convolve(y, np.ones(window) / window, "valid")
             axes.plot(x[window - 1 :], smooth, color=RIGHT, linewidth=1.8)
         axes.set(ylabel=name)
-        if key == "held_out_accuracy":
-            _percent(axes.yaxis)
-        else:
-            axes.set_ylim(bottom=0)
-            axes.ticklabel_format(axis="y", scilimits=(-2, 4))
+        axes.set_ylim(bottom=0)
+        axes.ticklabel_format(axis="y", scilimits=(-2, 4))
     _title(parts[0], "Training")
     parts[-1].set_xlabel(over)
     figure.align_ylabels()
     return figure
 
 
-_PANELS = (("loss", "loss"), ("held_out_accuracy", "held-out accuracy"), ("learning_rate", "learning rate"))
+_PANELS = (("loss", "loss"), ("learning_rate", "learning rate"))
 
 
 def _figure(width: float, height: float, rows: Tuple[int, ...] = (1,)) -> Tuple[Figure, List[Axes]]:

@@ -1,7 +1,7 @@
 """How a model is fine-tuned: a validated dataclass, read by name, from a file, or from a mapping."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
@@ -84,6 +84,10 @@ class Recipe:
     def epochs_for(self, clips: int) -> int:
         """Passes over so many clips: `epochs`, or more until there are `min_steps` steps."""
         return max(self.epochs, math.ceil(self.min_steps / math.ceil(clips / self.batch_size)))
+
+    def shortened(self, fraction: float) -> "Recipe":
+        """The recipe with this fraction of the epochs and steps, at least one; 1: as it is."""
+        return replace(self, epochs=max(1, math.ceil(self.epochs * fraction)), min_steps=math.ceil(self.min_steps * fraction))
 
 
 def load_recipe(recipe: Union[str, Mapping[str, Any]], **changes: Any) -> Recipe:

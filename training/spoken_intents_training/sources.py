@@ -1,6 +1,7 @@
 """What a model is made from, and how to notice that it changed. Imports neither torch nor transformers."""
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Any, Iterable, List, Mapping, Union
 
@@ -10,12 +11,40 @@ from spoken_intents.recognizer import FORMAT
 from spoken_intents_training.recipe import recipe_values
 
 BASE_MODELS = Path(__file__).parent / "base_models"
+HUB_TIMEOUT_S = 10
 
 
 def base_model_source(base_model: str) -> str:
     """What ``from_pretrained`` takes: the bundled model's directory, or `base_model` itself."""
     bundled = BASE_MODELS / base_model
     return str(bundled) if (bundled / "config.json").exists() else base_model
+
+
+def may_be_on_hub(name: str) -> bool:
+    """Whether it has the form ``owner/name``, and not that of a path."""
+    owner, _, rest = name.partition("/")
+    return bool(owner.strip(".~")) and bool(rest) and "/" not in rest
+
+
+def hub_refusal(name: str) -> str:
+    """Why the hub does not give the model `name`, in a line; empty when it does, or is not to be asked (HF_HUB_OFFLINE).
+
+    It is asked once: the hub's libraries ask six times for every file, seconds apart, with a warning each time.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return ""
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # what it would warn of is what is returned
+    try:
+        HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
+    except Exception as error:  # the hub's and httpx's have no root of their own
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    finally:
+        log.setLevel(level)
+    return ""
 
 
 def bundled_base_models() -> List[str]:

@@ -1,0 +1,75 @@
+"""What benchmarks/ adds to the package: the variants that were tried, and the tables made from results."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import List
+
+import numpy as np
+import pytest
+import tables
+import torch
+from variants import VARIANTS, attention_pooled, poolings, tried
+
+from spoken_intents.recognizer import Recognizer
+from spoken_intents_training import finetune, loop
+from spoken_intents_training.dataset import Clip, read_samples
+from spoken_intents_training.recipe import Recipe
+
+RECIPE = Recipe(context="short", epochs=2, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-3, pooling="statistics")
+
+
+def trained(clips: List[Clip], base: str, out: Path, recipe: Recipe = RECIPE) -> np.ndarray:
+    finetune.train(clips, base, recipe, out)
+    recognizer = Recognizer(out, "fp32")
+    return np.array([recognizer.logits(read_samples(clip)) for clip in clips])
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_every_variant_trains_in_its_own_way(clips: List[Clip], tiny_base: str, tmp_path: Path) -> None:
+    seen = [trained(clips[:8], tiny_base, tmp_path / "plain")]
+    create_optimizer = loop._Trainer.create_optimizer
+    for name, run in VARIANTS.items():
+        # Lower layers differ in their rate only where there are lower layers: here, by the clipping of nothing, they do not.
+        with tried(run):
+            seen.append(trained(clips[:8], tiny_base, tmp_path / name))
+        assert np.isfinite(seen[-1]).all() and np.ptp(seen[-1], axis=0).min() > 0, name
+    assert finetune.run is loop.run and loop._Trainer.create_optimizer is create_optimizer
+    different = [not np.allclose(one, other, atol=1e-4) for i, one in enumerate(seen) for other in seen[:i]]
+    assert len(different) == 10 and sum(different) >= 9
+    again = trained(clips[:8], tiny_base, tmp_path / "again", replace(RECIPE, seed=0))
+    np.testing.assert_allclose(again, seen[0], atol=1e-5)
+
+
+def test_poolings_and_attention_over_time() -> None:
+    layers = [torch.randn(1, 20, 8) for _ in range(3)]
+    given = poolings(layers, torch.nn.LayerNorm(8))
+    assert {name: row.shape[1] for name, row in given.items()} == {
+        "mean": 8, "mean and deviation": 16, "statistics": 32, "statistics of layer 1": 32, "statistics of layer 2": 32,
+        "statistics of the last two layers": 64,
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    clips = [rng.standard_normal((rng.integers(5, 20), 8)).astype(np.float32) for _ in range(40)]
+    targets = np.arange(40) % 2
+    for clip, target in zip(clips, targets):
+        clip[rng.integers(len(clip))] += 6 * (target - 0.5)  # one position tells
+    heard = attention_pooled(clips[:20], targets[:20], clips[20:], 2)
+    assert (heard == targets[20:]).mean() > 0.7
+
+
+def test_tables_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(tables, "HERE", tmp_path)
+    (tmp_path / "results").mkdir()
+    few = [{"set": "an4", "an_intent": "5", "draw": draw, "method": "default", "clean": 0.8 + draw / 10} for draw in range(3)]
+    bases = [{"set": "an4", "base": base, "clean": clean} for base, clean in (("random", 0.5), ("mini", 0.8), ("teacher", 0.9))]
+    ablation = [
+        {"set": "an4", "row": "default", "clean": 0.9, "telephone": 0.8},
+        {"set": "coffee", "row": "default", "clean": 0.7},
+    ]
+    for name, rows in (("few_an4", few), ("bases_an4", bases), ("ablation", ablation)):
+        (tmp_path / "results" / f"{name}.json").write_text(json.dumps({"rows": rows}))
+    tables.main()
+    said = capsys.readouterr().out
+    assert "| 5 | 90.0% ± 24.8% |" in said
+    assert "| an4 | 50.0% | 80.0% | 90.0% | 75% |" in said
+    assert "| default | 90.0% | 80.0% | 70.0% |" in said
