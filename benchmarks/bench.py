@@ -9,9 +9,8 @@ import os
 import platform
 import subprocess
 import tempfile
-import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 import typer
@@ -68,25 +67,27 @@ def accuracy(
     recipe: str = typer.Option("default"),
     train_data: Path = typer.Option(PROJECT / "data/nlu_spoken.yml", help="nlu.yml or CSV (its split train)."),
     test_data: Path = typer.Option(PROJECT / "audio/manifest.csv", help="nlu.yml or CSV (its split test)."),
+    model: Optional[Path] = typer.Option(None, help="A model's directory, instead of training one."),
     name: str = typer.Option("bundled", help="What to call the results."),
 ) -> None:
     """Train, then test int8 and fp32 on clips of other speakers; how often int8 says the same."""
-    learnt = [clip for clip in read_clips(train_data) if clip.split != "test"]
     tested = [clip for clip in read_clips(test_data) if clip.split != "train"]
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
-        began = time.monotonic()
-        described = train(learnt, base_model, load_recipe(recipe), out)
-        seconds = time.monotonic() - began
+        out = model or Path(folder)
+        if model is None:
+            learnt = [clip for clip in read_clips(train_data) if clip.split != "test"]
+            train(learnt, base_model, load_recipe(recipe), out)
         recognizers = {precision: Recognizer(out, precision) for precision in ("int8", "fp32")}
         figures = {precision: measured(recognizer, tested) for precision, recognizer in recognizers.items()}
         same = sum(
             recognizers["int8"].classify(samples).intent == recognizers["fp32"].classify(samples).intent
             for samples in map(read_samples, tested)
         )
+    described = recognizers["int8"].description
+    seconds = described["metrics"]["seconds"]
     console.print(f"int8 and fp32 say the same of {same} of {len(tested)} clips; trained in {seconds:.0f} s")
     parity = {"same_first_intent": same, "n": len(tested), "at_export": described["parity"]}
-    kept = {key: described[key] for key in ("recipe", "base_model", "temperature", "metrics")}
+    kept = {key: described[key] for key in ("recipe", "base_model", "temperature", "suggested_threshold", "metrics")}
     save(f"accuracy_{name}", {"train_seconds": seconds, "model": kept, "parity": parity, "test": figures})
 
 

@@ -13,10 +13,9 @@ from scipy.stats import t
 CONDITIONS = {"clean": "clean", "noise_10_db": "10 dB", "telephone": "telephone"}
 
 
-def rows_of(name: str) -> List[Dict[str, Any]]:
-    """The rows of results/<name>.json and results/<name>_<set>.json."""
-    files = sorted((HERE / "results").glob(f"{name}.json")) + sorted((HERE / "results").glob(f"{name}_*.json"))
-    return [row for file in files for row in json.loads(file.read_text())["rows"]]
+def rows_of(pattern: str) -> List[Dict[str, Any]]:
+    """The rows of the files in results/ whose names, without .json, match."""
+    return [row for file in sorted((HERE / "results").glob(f"{pattern}.json")) for row in json.loads(file.read_text())["rows"]]
 
 
 def mean_and_interval(values: Sequence[float]) -> str:
@@ -29,7 +28,7 @@ def mean_and_interval(values: Sequence[float]) -> str:
 
 def main() -> None:
     """Prints the tables of docs/training.md, in Markdown, from the JSON in results/."""
-    for name, title in (("probes", "head"), ("ablation", "row")):
+    for name, title in (("probes", "head"), ("ablation", "row"), ("ablation_tried", "row")):
         rows = rows_of(name)
         columns = [
             (d, key)
@@ -50,7 +49,7 @@ def main() -> None:
             cells = [[row["clean"] for row in rows if (row["an_intent"], row["method"]) == (point, method)] for method in methods]
             print(f"| {point} | {' | '.join(map(mean_and_interval, cells))} |")
         print()
-    rows = rows_of("bases")
+    rows = rows_of("bases_*")
     bases_of = list(dict.fromkeys(row["base"] for row in rows))
     print(f"| set | {' | '.join(bases_of)} | share of the gap |\n|---|{'---|' * len(bases_of)}---|")
     for dataset in dict.fromkeys(row["set"] for row in rows):

@@ -22,6 +22,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
+import transformers
 import typer
 from bench import HERE, console, save
 from sklearn.linear_model import LogisticRegression
@@ -43,6 +44,7 @@ from spoken_intents_training.modeling import encode_layers, load_base
 from spoken_intents_training.recipe import Recipe, load_recipe
 from spoken_intents_training.sources import base_model_source
 
+transformers.logging.set_verbosity_error()
 SHARED = HERE.parent.parent / "shared"
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 SPEECH = typer.Option(SHARED / "speech", help="Folder of the sets.")

@@ -128,14 +128,14 @@ def test_evaluate_names_intents_that_the_model_does_not_know(model: Path, spoken
 
 
 def test_classify_prints_a_ranking(model: Path) -> None:
-    done = command("classify", "--model", model, PROJECT / "audio/train/greet/0000.ogg")
+    done = command("classify", "--model", model, PROJECT / "audio/train/greet/0010.ogg")
     assert done.returncode == 0, done.stderr
     assert "greet" in done.stdout
     assert "%" in done.stdout
 
 
 def test_talk_says_files_and_prints_answers(server: Assistant) -> None:
-    done = command("talk", "--url", server.voice, PROJECT / "audio/train/greet/0000.ogg", PROJECT / "audio/demo/noise.ogg")
+    done = command("talk", "--url", server.voice, PROJECT / "audio/train/greet/0010.ogg", PROJECT / "audio/demo/noise.ogg")
     assert done.returncode == 0, done.stderr
     assert "heard greet" in done.stdout
     assert "Bot: Hey! How are you?" in done.stdout

@@ -330,7 +330,7 @@ def test_rasas_commands_take_speech_unchanged(spoken_project: Path) -> None:
     report = json.loads((spoken_project / "results/intent_report.json").read_text())
     assert report["accuracy"] > 0.7
     (spoken_project / "tests/test_spoken.yml").write_text(
-        "stories:\n- story: spoken\n  steps:\n  - user: |\n      audio/greet/1.ogg\n    intent: greet\n  - action: utter_greet\n"
+        "stories:\n- story: spoken\n  steps:\n  - user: |\n      audio/greet/11.ogg\n    intent: greet\n  - action: utter_greet\n"
     )
     run_rasa(spoken_project, "test", "core", "--e2e", "-s", "tests/test_spoken.yml", "--no-plot")
     assert "audio" not in (spoken_project / "results/failed_test_stories.yml").read_text()

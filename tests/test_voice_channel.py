@@ -18,7 +18,7 @@ from spoken_intents.channels.voice import VoiceInput
 from spoken_intents.client import VoiceClient
 from spoken_intents.errors import ConfigError, ProtocolError
 
-GREET = PROJECT / "audio/train/greet/0000.ogg"
+GREET = PROJECT / "audio/train/greet/0010.ogg"
 DENY = PROJECT / "audio/train/deny/0000.ogg"
 GREETING = "Hey! How are you?"
 
