@@ -28,7 +28,7 @@ def mean_and_interval(values: Sequence[float]) -> str:
 
 def main() -> None:
     """Prints the tables of docs/training.md, in Markdown, from the JSON in results/."""
-    for name, title in (("probes", "head"), ("ablation", "row"), ("ablation_tried", "row")):
+    for name, title in (("probes", "head"), ("ablation_an4_fp32", "row"), ("ablation_an4", "row"), ("ablation_coffee", "row")):
         rows = rows_of(name)
         columns = [
             (d, key)

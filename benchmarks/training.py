@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import transformers
 import typer
-from bench import HERE, console, save
+from bench import HERE, console, machine, save
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from transformers import WhisperConfig
@@ -62,7 +62,6 @@ ABLATIONS: Dict[str, Dict[str, Any]] = {
     },
     **{f"with {name}": {"augment": (*AUGMENT, name)} for name in AUGMENTATIONS if name not in AUGMENT},
     "no layer frozen": {"frozen_layers": 0},
-    "one layer frozen": {"frozen_layers": 1},
     "two layers frozen": {"frozen_layers": 2},
     "three layers frozen": {"frozen_layers": 3},
     "no more steps for few clips": {"min_steps": 0},
@@ -80,6 +79,27 @@ ABLATIONS: Dict[str, Dict[str, Any]] = {
     "labels smoothed by 0.1": {"label_smoothing": 0.1},
     **{name: {"variant": name} for name in VARIANTS},
 }
+
+
+class Results:
+    """Rows of results/<name>.json, written as they come; run again, those of the same task are gone on with."""
+
+    def __init__(self, name: str, **task: Any) -> None:
+        self._name = name
+        self._task = json.loads(json.dumps({**task, "recipe": asdict(load_recipe("default"))}))
+        file = HERE / "results" / f"{name}.json"
+        before = json.loads(file.read_text()) if file.is_file() else {}
+        self._rows: List[Dict[str, Any]] = before["rows"] if before.get("task") == self._task else []
+
+    def find(self, **key: Any) -> Optional[Dict[str, Any]]:
+        """The row with that key; None when it is not measured yet."""
+        return next((row for row in self._rows if all(row[name] == value for name, value in key.items())), None)
+
+    def add(self, key: Dict[str, Any], measured: Dict[str, Any]) -> None:
+        """Prints and keeps a row."""
+        self._rows.append({**key, **measured, "commit": machine()["commit"]})
+        console.print(json.dumps(self._rows[-1]))
+        save(self._name, {"task": self._task, "rows": self._rows})
 
 
 def train_part(speech: Path, name: str) -> List[Clip]:
@@ -112,16 +132,16 @@ def draw(clips: Sequence[Clip], an_intent: Optional[int], seed: int) -> List[Cli
 
 def conditions(recognizer: Recognizer, clips: Sequence[Clip], speech: Path, noisy: bool = True) -> Dict[str, float]:
     """Accuracy on the clips as they are and, where `noisy`, at 10 dB of recorded noise and on a telephone."""
-    noises = [read_audio(path, 120) for path in recordings(speech / "noise")]
+    noises = [read_audio(path, 120) for path in recordings(speech / "noise")] if noisy else []
     right: Dict[str, List[bool]] = defaultdict(list)
     for index, clip in enumerate(clips):
         samples = read_samples(clip)
         rng = np.random.default_rng((7, index))
-        for name, heard in (
-            ("clean", samples),
-            ("noise_10_db", add_noise(samples, noises[index % len(noises)], 10.0, rng)),
-            ("telephone", telephone(samples)),
-        )[: 3 if noisy else 1]:
+        variants = {"clean": samples}
+        if noisy:
+            variants["noise_10_db"] = add_noise(samples, noises[index % len(noises)], 10.0, rng)
+            variants["telephone"] = telephone(samples)
+        for name, heard in variants.items():
             recognition = recognizer.classify(heard)
             right[name].append(recognition.is_speech and recognition.intent == clip.intent)
     return {name: float(np.mean(values)) for name, values in right.items()}
@@ -189,29 +209,20 @@ def ablation(
     only: List[str] = typer.Option([], help="Only these rows."),
     noisy: bool = typer.Option(True, help="Also at 10 dB of noise and over the telephone."),
     most: int = typer.Option(250, help="Validation clips at most."),
-    name: str = typer.Option("ablation", help="What to call the results; run again it goes on."),
 ) -> None:
     """The default recipe with one ingredient changed at a time, on validation speakers cut from the train parts."""
-    rows = measured_before(name)
-    for row, changes in ABLATIONS.items():
-        for dataset, seed in product(sets, range(seeds)):
-            if (only and row not in only) or any((r["row"], r["set"], r["seed"]) == (row, dataset, seed) for r in rows):
+    for dataset in sets:
+        results = Results(f"ablation_{dataset}", base_model=Path(base_model).name, an_intent=an_intent, most=most)
+        learnt, chosen_on = validation_split(train_part(speech, dataset), 0)
+        chosen_on = draw(chosen_on, None, 0)[:most]
+        for (row, changes), seed in product(ABLATIONS.items(), range(seeds)):
+            key = {"row": row, "set": dataset, "seed": seed}
+            if (only and row not in only) or results.find(**key):
                 continue
-            learnt, chosen_on = validation_split(train_part(speech, dataset), 0)
-            chosen_on = draw(chosen_on, None, 0)[:most]
-            settings = {key: value for key, value in changes.items() if key != "variant"}
+            settings = {name: value for name, value in changes.items() if name != "variant"}
             recipe = replace(load_recipe("default"), **settings, seed=seed)
             with tried(VARIANTS[changes["variant"]]) if "variant" in changes else nullcontext():
-                measured = trained(draw(learnt, an_intent, seed), base_model, recipe, chosen_on, speech, noisy)
-            rows.append({"row": row, "set": dataset, "seed": seed, **measured})
-            console.print(json.dumps(rows[-1]))
-            save(name, {"recipe": asdict(load_recipe("default")), "an_intent": an_intent, "rows": rows})
-
-
-def measured_before(name: str) -> List[Dict[str, Any]]:
-    """The rows of results that are there already."""
-    file = HERE / "results" / f"{name}.json"
-    return json.loads(file.read_text())["rows"] if file.is_file() else []
+                results.add(key, trained(draw(learnt, an_intent, seed), base_model, recipe, chosen_on, speech, noisy))
 
 
 @app.command()
@@ -222,26 +233,22 @@ def few(
     points: str = typer.Option("1,2,5,10,20,all", help="Clips of each intent."),
     draws: int = typer.Option(3, help="Random choices of the clips; of all clips there is one."),
     methods: str = typer.Option("probe,default,reference-short"),
-    name: str = typer.Option("few_clips", help="What to call the results; run again it goes on."),
 ) -> None:
     """Accuracy on the test parts against clips of an intent to learn from, drawn at random from the train parts."""
-    rows = measured_before(name)
     for dataset in sets:
+        results = Results(f"few_{dataset}", base_model=Path(base_model).name)
         learnt, tested = train_part(speech, dataset), test_part(speech, dataset)
         features = dict(zip((clip.path for clip in learnt + tested), pooled(base_model, learnt + tested)))
         for method, point, seed in product(methods.split(","), points.split(","), range(draws)):
             key = {"set": dataset, "an_intent": point, "draw": seed, "method": method}
-            if (point == "all" and seed) or any(all(row[k] == value for k, value in key.items()) for row in rows):
+            if (point == "all" and seed) or results.find(**key):
                 continue
             drawn = draw(learnt, None if point == "all" else int(point), seed)
             if method == "probe":
-                measured = probe(features, drawn, tested)
+                results.add(key, probe(features, drawn, tested))
             else:
                 recipe = replace(load_recipe(method), seed=seed)
-                measured = trained(drawn, base_model, recipe, tested, speech, noisy=False)
-            rows.append({**key, **measured})
-            console.print(json.dumps(rows[-1]))
-            save(name, {"base_model": Path(base_model).name, "rows": rows})
+                results.add(key, trained(drawn, base_model, recipe, tested, speech, noisy=False))
 
 
 def pooled(base_model: str, clips: Sequence[Clip]) -> np.ndarray:
@@ -285,35 +292,26 @@ def bases(
     sets: List[str] = typer.Option(["an4", "coffee", "keywords"], "--set"),
     an_intent: int = typer.Option(10, help="Clips of each intent to learn from."),
     seeds: int = typer.Option(3),
-    name: str = typer.Option("bases", help="What to call the results."),
 ) -> None:
     """The default recipe from the bundled base model, from its teacher, and from random weights; on the test parts."""
-    rows = measured_before(name)
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         save_base(type(load_base(student, ["-"]))(WhisperConfig.from_pretrained(base_model_source(student))), Path(folder))
         sources = {"random": folder, student: student, "teacher": teacher}
-        for dataset, seed, base in product(sets, range(seeds), sources):
-            # The teacher's rows are also those of `few`.
-            learnt = {"set": dataset, "an_intent": str(an_intent), "draw": seed, "method": "default"}
-            known = [row for row in measured_before(f"few_{dataset}") if all(row[k] == value for k, value in learnt.items())]
-            if base == "teacher" and known and Path(teacher).name == Path(BASE.default).name:
-                measured = {key: value for key, value in known[0].items() if key not in learnt}
-            else:
+        for dataset in sets:
+            results = Results(f"bases_{dataset}", teacher=Path(teacher).name, an_intent=an_intent)
+            few_clips = Results(f"few_{dataset}", base_model=Path(teacher).name)
+            for seed, base in product(range(seeds), sources):
+                key = {"set": dataset, "seed": seed, "base": base}
+                if results.find(**key):
+                    continue
+                same = few_clips.find(set=dataset, an_intent=str(an_intent), draw=seed, method="default")
+                if base == "teacher" and same:
+                    results.add(key, {name: value for name, value in same.items() if name not in ("an_intent", "draw", "method")})
+                    continue
                 drawn, tested = draw(train_part(speech, dataset), an_intent, seed), test_part(speech, dataset)
                 recipe = replace(load_recipe("default"), seed=seed)
-                measured = trained(drawn, sources[base], recipe, tested, speech, noisy=False)
-            rows.append({"set": dataset, "seed": seed, "base": base, **measured})
-            console.print(json.dumps(rows[-1]))
-            save(name, {"teacher": Path(teacher).name, "an_intent": an_intent, "rows": rows})
-    for dataset in sets:
-        low, middle, high = (
-            np.mean([row["clean"] for row in rows if (row["set"], row["base"]) == (dataset, base)])
-            for base in ("random", student, "teacher")
-        )
-        console.print(
-            f"{dataset}: {low:.1%} random, {middle:.1%} {student}, {high:.1%} teacher: {(middle - low) / (high - low):.0%} of the gap"
-        )
+                results.add(key, trained(drawn, sources[base], recipe, tested, speech, noisy=False))
 
 
 @app.command()

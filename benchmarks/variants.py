@@ -22,7 +22,7 @@ RANK = 8
 def averaged(model: Any, *arguments: Any) -> Any:
     """The weights at the end are a running average over the last steps (Polyak and Juditsky 1992)."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    average = [parameter.detach().clone() for parameter in trained]
+    average = [parameter.detach().clone() for parameter in trained]  # on the processor, as what is trained here
     count = [0]
 
     def follow(*_: Any) -> None:
@@ -32,8 +32,10 @@ def averaged(model: Any, *arguments: Any) -> Any:
             kept.lerp_(parameter.detach(), share)
 
     hook = register_optimizer_step_post_hook(follow)
-    log = loop.run(model, *arguments)
-    hook.remove()
+    try:
+        log = loop.run(model, *arguments)
+    finally:
+        hook.remove()
     with torch.no_grad():
         for kept, parameter in zip(average, trained):
             parameter.copy_(kept)

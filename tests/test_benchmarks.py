@@ -1,7 +1,6 @@
 """What benchmarks/ adds to the package: the variants that were tried, and the tables made from results."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import List
 
@@ -9,36 +8,39 @@ import numpy as np
 import pytest
 import tables
 import torch
+from transformers import WhisperConfig
 from variants import VARIANTS, attention_pooled, poolings, tried
 
 from spoken_intents.recognizer import Recognizer
 from spoken_intents_training import finetune, loop
 from spoken_intents_training.dataset import Clip, read_samples
+from spoken_intents_training.distill import save_base
+from spoken_intents_training.modeling import ShortContextClassifier
 from spoken_intents_training.recipe import Recipe
 
 RECIPE = Recipe(context="short", epochs=2, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-3, pooling="statistics")
 
 
-def trained(clips: List[Clip], base: str, out: Path, recipe: Recipe = RECIPE) -> np.ndarray:
-    finetune.train(clips, base, recipe, out)
+def trained(clips: List[Clip], base: str, out: Path) -> np.ndarray:
+    finetune.train(clips, base, RECIPE, out)
     recognizer = Recognizer(out, "fp32")
     return np.array([recognizer.logits(read_samples(clip)) for clip in clips])
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_every_variant_trains_in_its_own_way(clips: List[Clip], tiny_base: str, tmp_path: Path) -> None:
-    seen = [trained(clips[:8], tiny_base, tmp_path / "plain")]
+def test_every_variant_trains_in_its_own_way(clips: List[Clip], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"encoder_layers": 2, "num_hidden_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 128}
+    save_base(ShortContextClassifier(WhisperConfig(d_model=64, **sizes)), tmp_path / "base")
+    seen = [trained(clips[:8], str(tmp_path / "base"), tmp_path / "plain")]
     create_optimizer = loop._Trainer.create_optimizer
     for name, run in VARIANTS.items():
-        # Lower layers differ in their rate only where there are lower layers: here, by the clipping of nothing, they do not.
         with tried(run):
-            seen.append(trained(clips[:8], tiny_base, tmp_path / name))
+            seen.append(trained(clips[:8], str(tmp_path / "base"), tmp_path / name))
         assert np.isfinite(seen[-1]).all() and np.ptp(seen[-1], axis=0).min() > 0, name
     assert finetune.run is loop.run and loop._Trainer.create_optimizer is create_optimizer
-    different = [not np.allclose(one, other, atol=1e-4) for i, one in enumerate(seen) for other in seen[:i]]
-    assert len(different) == 10 and sum(different) >= 9
-    again = trained(clips[:8], tiny_base, tmp_path / "again", replace(RECIPE, seed=0))
-    np.testing.assert_allclose(again, seen[0], atol=1e-5)
+    different = [not np.allclose(one, other, atol=1e-5) for i, one in enumerate(seen) for other in seen[:i]]
+    assert len(different) == 10 and all(different)
 
 
 def test_poolings_and_attention_over_time() -> None:
@@ -66,7 +68,7 @@ def test_tables_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         {"set": "an4", "row": "default", "clean": 0.9, "telephone": 0.8},
         {"set": "coffee", "row": "default", "clean": 0.7},
     ]
-    for name, rows in (("few_an4", few), ("bases_an4", bases), ("ablation", ablation)):
+    for name, rows in (("few_an4", few), ("bases_an4", bases), ("ablation_an4", ablation)):
         (tmp_path / "results" / f"{name}.json").write_text(json.dumps({"rows": rows}))
     tables.main()
     said = capsys.readouterr().out

@@ -191,8 +191,8 @@ def hold_out(clips: Sequence[Clip], share: float, seed: int) -> Tuple[List[Clip]
 
     Where whole speakers do not make about the share, as there are few, transcripts decide, intent by intent; where whole
     transcripts do not either, as with commands that everybody words alike, clips of the intent at random. An intent keeps
-    at least two thirds of its clips. Where there are fewer than `FEW` of an intent none is given away: each is needed to
-    learn from.
+    at least two thirds of its clips. Where there are fewer than `FEW` an intent, none is given away: each is needed to learn
+    from.
     """
     if len(clips) < FEW * len({clip.intent for clip in clips}):
         return list(clips), []

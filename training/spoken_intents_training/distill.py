@@ -18,8 +18,10 @@ import torch
 import transformers
 import typer
 from rich.progress import track
+from safetensors.torch import save_file
 from torch.nn.functional import cosine_similarity
 from transformers import WhisperConfig, WhisperForAudioClassification
+from transformers.models.whisper.modeling_whisper import sinusoids
 
 from spoken_intents.audio import SAMPLE_RATE, SUFFIXES, float_to_pcm16, pcm16_to_float, read_audio
 from spoken_intents.errors import AudioError, ConfigError, DataError
@@ -107,7 +109,7 @@ def distill(
     student = student_of(teacher, layers, neurons, [next(batches)[0] for _ in range(WEIGHED_ON)])
     trained = [parameter for name, parameter in student.encoder.named_parameters() if "embed_positions" not in name]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
-    began, average = time.monotonic(), 0.0
+    began, average, taken, in_bf16 = time.monotonic(), 0.0, 0, has_bf16("cpu")
     for step in track(range(steps), "Distilling"):
         done = max(step / steps, (time.monotonic() - began) / seconds)
         if done >= 1:
@@ -115,16 +117,17 @@ def distill(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * done))
         clean, heard = next(batches)
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
             loss = _distance(teacher.encoder, student.encoder, layers, clean, heard)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
+        taken += 1
         average = loss.item() if not step else 0.98 * average + 0.02 * loss.item()
         if step % 200 == 0:
             print(f"step {step}: loss {average:.3f}, {time.monotonic() - began:.0f} s", flush=True)
-    print(f"after {step + 1} steps: loss {average:.3f}", flush=True)
+    print(f"after {taken} steps: loss {average:.3f}", flush=True)
     return student
 
 
@@ -221,16 +224,20 @@ def main(
 
 
 def save_base(model: WhisperForAudioClassification, out: Path) -> None:
-    """Writes encoder weights (fp16, Hugging Face's names) and configuration; no head, and no position table.
+    """Writes encoder weights (fp16, Hugging Face's names) and configuration; no head.
 
-    Whisper's position table is a formula, which Hugging Face's class follows where a file has none.
+    Nor the position table, where it is Whisper's formula, which Hugging Face's class follows for a file that has none.
     """
     out.mkdir(parents=True, exist_ok=True)
-    config = WhisperConfig(**{**model.config.to_dict(), "id2label": {0: "-"}, "label2id": {"-": 0}})
-    weights = {name: tensor for name, tensor in model.encoder.state_dict().items() if "embed_positions" not in name}
-    encoder = {f"encoder.{name}": tensor.half().contiguous() for name, tensor in weights.items()}
-    from safetensors.torch import save_file
-
+    described = {name: value for name, value in model.config.to_dict().items() if name != "pooling"}  # the head's
+    config = WhisperConfig(**{**described, "id2label": {0: "-"}, "label2id": {"-": 0}})
+    table = model.encoder.embed_positions.weight
+    known = torch.allclose(table, sinusoids(*table.shape), atol=1e-3)  # some that were fine-tuned have another
+    encoder = {
+        f"encoder.{name}": tensor.half().contiguous()
+        for name, tensor in model.encoder.state_dict().items()
+        if not (known and "embed_positions" in name)
+    }
     save_file(encoder, out / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(out)
 

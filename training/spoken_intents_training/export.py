@@ -68,9 +68,10 @@ def export(
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"The model could not be written to {out} ({error}). Nothing there was changed.") from error
         except RuntimeError as error:  # torch's
+            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise TrainingError(
-                f"The model could not be exported to ONNX ({str(error).strip().splitlines()[0]}). Nothing in {out} was changed; "
-                "checkpoints stay, and --resume tries the export again."
+                f"The model could not be exported to ONNX ({reason[0]}). Nothing in {out} was changed. After `spoken-intents "
+                "train`, checkpoints stay, and --resume tries the export again."
             ) from error
         # A directory with a model.json is complete: the old one goes first, the new one comes last.
         (out / MODEL_JSON).unlink(missing_ok=True)

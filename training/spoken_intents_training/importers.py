@@ -9,6 +9,7 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple
 from spoken_intents.audio import SUFFIXES
 from spoken_intents.errors import ConfigError, DataError
 from spoken_intents_training.project import KINDS, Recording, listed
+from spoken_intents_training.sources import hub_refusal
 
 LANGUAGES = (
     *("cs-CZ", "de-DE", "en-AU", "en-GB", "en-US", "es-ES", "fr-FR"),
@@ -19,7 +20,7 @@ INTENTS = (
     *("cash_deposit", "direct_debit", "freeze", "high_value_payment", "joint_account", "latest_transactions", "pay_bill"),
 )  # of MInDS-14, in the order of its class labels
 HUB = "PolyAI/minds14"
-HUB_TIMEOUT_S = 10
+
 
 logger = logging.getLogger(__name__)
 
@@ -163,18 +164,16 @@ def _datasets() -> Any:
 
 def _download(language: str) -> Any:
     datasets = _datasets()
-    from huggingface_hub import HfApi, constants
-
+    refusal = hub_refusal(HUB, "dataset")
     try:
-        if not constants.HF_HUB_OFFLINE:  # else an earlier download is used
-            HfApi().dataset_info(HUB, timeout=HUB_TIMEOUT_S)  # one attempt; load_dataset makes six of each request
-        return datasets.load_dataset(HUB, name=language, split="train")
+        if not refusal:
+            return datasets.load_dataset(HUB, name=language, split="train")
     except Exception as error:  # the hub's, httpx's and pyarrow's have no root of their own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"MInDS-14 cannot be had from the hub ({reason}). Take a copy of {HUB} or of MInDS-14.zip from where there is "
-            "a connection, and name its folder: --source DIR"
-        ) from None
+        refusal = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise DataError(
+        f"MInDS-14 cannot be had from the hub ({refusal}). Take a copy of {HUB} or of MInDS-14.zip from where there is "
+        "a connection, and name its folder: --source DIR"
+    )
 
 
 def _read_parquet(files: List[Path]) -> Any:

@@ -73,7 +73,7 @@ def _arguments(recipe: Recipe, examples: int, folder: Path, keep_checkpoints: bo
         use_cpu=use_cpu,
         ddp_backend="gloo" if use_cpu and processes > 1 else None,
         ddp_find_unused_parameters=False if processes > 1 else None,
-        bf16=recipe.precision == "auto" and has_bf16(),
+        bf16=recipe.precision == "auto" and has_bf16("cpu" if use_cpu else "cuda"),
         save_strategy="steps" if keep_checkpoints else "no",
         save_steps=max(1, steps // CHECKPOINTS),
         save_total_limit=2,  # the newest may be half written when the process is killed
@@ -109,10 +109,10 @@ def _train(
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
-def has_bf16() -> bool:
-    """Whether this machine computes in bf16 itself: a GPU that does, or a processor with AVX-512 BF16 or AMX."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+def has_bf16(device: str) -> bool:
+    """Whether ``cuda`` or ``cpu`` computes in bf16 itself here; processors with AVX-512 BF16 or AMX do."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 

@@ -188,9 +188,9 @@ def _load_encoder(source: str, config: WhisperConfig, context: str, local_files_
             output_loading_info=True,
             local_files_only=local_files_only,
         )
-    unloaded = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
     # Whisper's position table is a formula: a base model may leave it out.
-    unloaded = {key for key in unloaded if key.startswith("encoder.") and "embed_positions" not in key}
+    missing = (key for key in loading["missing_keys"] if "embed_positions" not in key)
+    unloaded = {key for key in (*missing, *(key for key, *_ in loading["mismatched_keys"])) if key.startswith("encoder.")}
     if unloaded:
         raise ValueError(f"its weights lack {len(unloaded)} of the encoder's, or have other sizes, such as {min(unloaded)}.")
     _renew_head(model)

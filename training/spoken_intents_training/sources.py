@@ -26,8 +26,8 @@ def may_be_on_hub(name: str) -> bool:
     return bool(owner.strip(".~")) and bool(rest) and "/" not in rest
 
 
-def hub_refusal(name: str) -> str:
-    """Why the hub does not give the model `name`, in a line; empty when it does, or is not to be asked (HF_HUB_OFFLINE).
+def hub_refusal(name: str, kind: str = "model") -> str:
+    """Why the hub does not give the model (or `kind`: ``dataset``) `name`, in a line; empty when it does, or is not to be asked (HF_HUB_OFFLINE).
 
     It is asked once: the hub's libraries ask six times for every file, seconds apart, with a warning each time.
     """
@@ -39,7 +39,7 @@ def hub_refusal(name: str) -> str:
     level = log.level
     log.setLevel(logging.CRITICAL)  # what it would warn of is what is returned
     try:
-        HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
+        HfApi().repo_info(name, repo_type=kind, timeout=HUB_TIMEOUT_S)
     except Exception as error:  # the hub's and httpx's have no root of their own
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     finally:
