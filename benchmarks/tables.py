@@ -30,6 +30,8 @@ def main() -> None:
     """Prints the tables of docs/training.md, in Markdown, from the JSON in results/."""
     for name, title in (("probes", "head"), ("ablation_an4_fp32", "row"), ("ablation_an4", "row"), ("ablation_coffee", "row")):
         rows = rows_of(name)
+        if not rows:
+            continue
         columns = [
             (d, key)
             for d in dict.fromkeys(row["set"] for row in rows)
