@@ -206,12 +206,12 @@ def test_rasa_plans_a_finetuning(settings: Dict[str, Any]) -> None:
 def test_rasa_train_finetune_goes_on_from_the_previous_model(spoken_project: Path, tmp_path: Path) -> None:
     project = tmp_path / "bot"
     shutil.copytree(spoken_project, project)
-    done = run_rasa(project, "train", "nlu", "--finetune", "--epoch-fraction", "0.02")
+    done = run_rasa(project, "train", "--finetune", "--epoch-fraction", "0.02")
     said = done.stdout + done.stderr
     assert "Fine-tuning whisper-mini on" in said and "held-out clips right" in said
     assert "Fitting the classifier" not in said
     (project / "data/spoken.yml").write_text((project / "data/spoken.yml").read_text().replace("intent: deny", "intent: refuse"))
-    refused = run_rasa(project, "train", "nlu", "--finetune", check=False)
+    refused = run_rasa(project, "train", "--finetune", check=False)
     assert refused.returncode and "Cannot finetune because" in refused.stdout + refused.stderr
 
 
