@@ -1,4 +1,4 @@
-"""What was tried beside the recipe's settings and is not in the package, because it did not earn its place.
+"""What can be tried beside the recipe's settings; it comes into the package when it earns its place in the ablation.
 
 Each is a function that trains as `loop.run` does, with something more; `tried` puts it in that one's place.
 """

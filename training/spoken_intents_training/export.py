@@ -23,6 +23,7 @@ from spoken_intents.errors import ModelError, TrainingError
 from spoken_intents.features import MAX_FRAMES, FrontEnd
 from spoken_intents.recognizer import ENCODER, FORMAT, FP32, INT8, MODEL_JSON, read_model_json
 from spoken_intents_training.modeling import ShortContextClassifier
+from spoken_intents_training.sources import first_line
 
 EXPORTING = ".exporting-"  # a directory beside the artefact, while it is made
 Files = Dict[str, bytes]  # contents by name
@@ -68,9 +69,8 @@ def export(
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"The model could not be written to {out} ({error}). Nothing there was changed.") from error
         except RuntimeError as error:  # torch's
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise TrainingError(
-                f"The model could not be exported to ONNX ({reason[0]}). Nothing in {out} was changed. After `spoken-intents "
+                f"The model could not be exported to ONNX ({first_line(error)}). Nothing in {out} was changed. After `spoken-intents "
                 "train`, checkpoints stay, and --resume tries the export again."
             ) from error
         # A directory with a model.json is complete: the old one goes first, the new one comes last.

@@ -9,7 +9,7 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple
 from spoken_intents.audio import SUFFIXES
 from spoken_intents.errors import ConfigError, DataError
 from spoken_intents_training.project import KINDS, Recording, listed
-from spoken_intents_training.sources import hub_refusal
+from spoken_intents_training.sources import first_line, hub_refusal
 
 LANGUAGES = (
     *("cs-CZ", "de-DE", "en-AU", "en-GB", "en-US", "es-ES", "fr-FR"),
@@ -169,7 +169,7 @@ def _download(language: str) -> Any:
         if not refusal:
             return datasets.load_dataset(HUB, name=language, split="train")
     except Exception as error:  # the hub's, httpx's and pyarrow's have no root of their own
-        refusal = str(error).splitlines()[0] if str(error) else type(error).__name__
+        refusal = first_line(error)
     raise DataError(
         f"MInDS-14 cannot be had from the hub ({refusal}). Take a copy of {HUB} or of MInDS-14.zip from where there is "
         "a connection, and name its folder: --source DIR"

@@ -17,7 +17,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from spoken_intents.errors import ModelError
-from spoken_intents_training.sources import base_model_source, bundled_base_models, hub_refusal, may_be_on_hub
+from spoken_intents_training.sources import base_model_source, bundled_base_models, first_line, hub_refusal, may_be_on_hub
 
 
 class ShortContextClassifier(WhisperForAudioClassification):
@@ -172,7 +172,7 @@ def load_base(base_model: str, labels: List[str], pooling: str = "mean", context
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if refusal and isinstance(error, OSError):  # nor is it in the cache
             raise ModelError(_cannot_fetch(base_model, refusal)) from None
-        raise ModelError(_cannot_load(base_model, str(error).strip().splitlines()[0])) from None
+        raise ModelError(_cannot_load(base_model, first_line(error))) from None
     model.encoder.embed_positions.requires_grad_(False)
     return model
 

@@ -27,9 +27,9 @@ def may_be_on_hub(name: str) -> bool:
 
 
 def hub_refusal(name: str, kind: str = "model") -> str:
-    """Why the hub does not give the model (or `kind`: ``dataset``) `name`, in a line; empty when it does, or is not to be asked (HF_HUB_OFFLINE).
+    """Why the hub does not give the model (or `kind`: ``dataset``) `name`, in a line; empty when it does.
 
-    It is asked once: the hub's libraries ask six times for every file, seconds apart, with a warning each time.
+    Empty, too, when it is not to be asked (HF_HUB_OFFLINE). It is asked once: the hub's libraries ask six times for every file, seconds apart, with a warning each time.
     """
     from huggingface_hub import HfApi, constants
 
@@ -41,10 +41,15 @@ def hub_refusal(name: str, kind: str = "model") -> str:
     try:
         HfApi().repo_info(name, repo_type=kind, timeout=HUB_TIMEOUT_S)
     except Exception as error:  # the hub's and httpx's have no root of their own
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return first_line(error)
     finally:
         log.setLevel(level)
     return ""
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, for a message of ours: its first line, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def bundled_base_models() -> List[str]:
