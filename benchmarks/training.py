@@ -10,6 +10,7 @@
 The sets are CSVs (path, intent, speaker, transcript, split) in folders under --speech, which no user needs.
 """
 
+import hashlib
 import json
 import tempfile
 import time
@@ -28,7 +29,7 @@ from bench import HERE, console, machine, save
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from transformers import WhisperConfig
-from variants import VARIANTS, attention_pooled, poolings, tried
+from variants import VARIANTS, poolings, tried
 
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.features import log_mel
@@ -38,7 +39,8 @@ from spoken_intents_training.batches import Examples
 from spoken_intents_training.dataset import Clip, read_clips, read_samples
 from spoken_intents_training.distill import save_base
 from spoken_intents_training.evaluate import recordings
-from spoken_intents_training.finetune import PROBE_C, freeze, frozen_features, train
+from spoken_intents_training.finetune import freeze, frozen_hidden, train
+from spoken_intents_training.heads import PROBE_C, fitted_head, statistics
 from spoken_intents_training.loop import run
 from spoken_intents_training.modeling import encode_layers, load_base
 from spoken_intents_training.recipe import Recipe, load_recipe
@@ -56,6 +58,8 @@ AUGMENT = load_recipe("default").augment
 ABLATIONS: Dict[str, Dict[str, Any]] = {
     "default": {},
     "mean pooling; classifier not fitted first": {"pooling": "mean", "head_learning_rate": 1e-3},
+    "statistics whatever the clips": {"pooling": "statistics"},
+    "attention whatever the clips": {"pooling": "attention"},
     "clips not varied": {"augment": ()},
     **{
         f"no {name}": {"augment": tuple(other for other in AUGMENT if other != name)} for name in AUGMENTATIONS if name in AUGMENT
@@ -82,14 +86,19 @@ ABLATIONS: Dict[str, Dict[str, Any]] = {
 
 
 class Results:
-    """Rows of results/<name>.json, written as they come; run again, those of the same task are gone on with."""
+    """Rows of results/<name>.json, written as they come; run again, those of the same task and recipes are gone on with.
 
-    def __init__(self, name: str, **task: Any) -> None:
-        self._name = name
-        self._task = json.loads(json.dumps({**task, "recipe": asdict(load_recipe("default"))}))
+    Args:
+        recipes: What rows are trained with; the rest of the task is named by keyword.
+    """
+
+    def __init__(self, name: str, recipes: Sequence[Recipe], **task: Any) -> None:
+        self._name, self._task = name, task
+        self._recipes = {identity(recipe): asdict(replace(recipe, seed=0)) for recipe in recipes}
         file = HERE / "results" / f"{name}.json"
         before = json.loads(file.read_text()) if file.is_file() else {}
-        self._rows: List[Dict[str, Any]] = before["rows"] if before.get("task") == self._task else []
+        rows = before["rows"] if before.get("task") == task else []
+        self._rows: List[Dict[str, Any]] = [row for row in rows if row.get("recipe") in (None, *self._recipes)]
 
     def find(self, **key: Any) -> Optional[Dict[str, Any]]:
         """The row with that key; None when it is not measured yet."""
@@ -99,7 +108,16 @@ class Results:
         """Prints and keeps a row."""
         self._rows.append({**key, **measured, "commit": machine()["commit"]})
         console.print(json.dumps(self._rows[-1]))
-        save(self._name, {"task": self._task, "rows": self._rows})
+        save(self._name, {"task": self._task, "recipes": self._recipes, "rows": self._rows})
+
+
+def identity(recipe: Recipe) -> str:
+    """A short name of a recipe's settings, whatever its seed."""
+    return hashlib.sha256(json.dumps(asdict(replace(recipe, seed=0))).encode()).hexdigest()[:8]
+
+
+def without(settings: Dict[str, Any], *names: str) -> Dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def train_part(speech: Path, name: str) -> List[Clip]:
@@ -164,6 +182,8 @@ def trained(
         "clips": len(clips),
         "tested": len(tested),
         "temperature": described["temperature"],
+        "pooling": described["pooling"],
+        "recipe": identity(recipe),
     }
 
 
@@ -171,14 +191,14 @@ def trained(
 def probes(speech: Path = SPEECH, base_model: str = BASE, sets: List[str] = SETS, seeds: int = typer.Option(3)) -> None:
     """Heads on the frozen encoder, from 5 clips an intent, on validation speakers cut from the train parts."""
     rows: List[Dict[str, Any]] = []
-    model = load_base(base_model, ["-", "+"], "statistics")
+    model = load_base(base_model, ["-", "+"])
     for dataset in sets:
         learnt, chosen_on = validation_split(train_part(speech, dataset), 0)
         given, hidden = {}, {}
         for clip in learnt + chosen_on:
-            with torch.inference_mode():
+            with torch.no_grad():
                 layers, _ = encode_layers(model.encoder, torch.from_numpy(log_mel(read_samples(clip)))[None])
-                hidden[clip.path] = model.encoder.layer_norm(layers[-1])[0].numpy()
+                hidden[clip.path] = model.encoder.layer_norm(layers[-1])[0].clone()
                 given[clip.path] = {name: row[0].numpy() for name, row in poolings(layers, model.encoder.layer_norm).items()}
         intents = sorted({clip.intent for clip in learnt})
         truth = np.array([intents.index(clip.intent) for clip in chosen_on])
@@ -189,9 +209,9 @@ def probes(speech: Path = SPEECH, base_model: str = BASE, sets: List[str] = SETS
             for name in given[drawn[0].path]:
                 measured = probe({path: pooled[name] for path, pooled in given.items()}, drawn, chosen_on)
                 right[name].append(measured["clean"])
-            heard = attention_pooled(
-                [hidden[c.path] for c in drawn], targets, [hidden[c.path] for c in chosen_on], len(intents), seed
-            )
+            head = fitted_head("attention", [hidden[clip.path] for clip in drawn], targets, len(intents), seed)
+            with torch.inference_mode():
+                heard = np.array([int(head(hidden[clip.path][None], None).argmax()) for clip in chosen_on])
             right["attention"].append(float((heard == truth).mean()))
         rows += [{"set": dataset, "head": name, "clean": values, "tested": len(chosen_on)} for name, values in right.items()]
         for name, values in right.items():
@@ -212,15 +232,17 @@ def ablation(
 ) -> None:
     """The default recipe with one ingredient changed at a time, on validation speakers cut from the train parts."""
     for dataset in sets:
-        results = Results(f"ablation_{dataset}", base_model=Path(base_model).name, an_intent=an_intent, most=most)
+        recipes = {row: replace(load_recipe("default"), **without(changes, "variant")) for row, changes in ABLATIONS.items()}
+        results = Results(
+            f"ablation_{dataset}", [*recipes.values()], base_model=Path(base_model).name, an_intent=an_intent, most=most
+        )
         learnt, chosen_on = validation_split(train_part(speech, dataset), 0)
         chosen_on = draw(chosen_on, None, 0)[:most]
         for (row, changes), seed in product(ABLATIONS.items(), range(seeds)):
             key = {"row": row, "set": dataset, "seed": seed}
             if (only and row not in only) or results.find(**key):
                 continue
-            settings = {name: value for name, value in changes.items() if name != "variant"}
-            recipe = replace(load_recipe("default"), **settings, seed=seed)
+            recipe = replace(recipes[row], seed=seed)
             with tried(VARIANTS[changes["variant"]]) if "variant" in changes else nullcontext():
                 results.add(key, trained(draw(learnt, an_intent, seed), base_model, recipe, chosen_on, speech, noisy))
 
@@ -236,7 +258,8 @@ def few(
 ) -> None:
     """Accuracy on the test parts against clips of an intent to learn from, drawn at random from the train parts."""
     for dataset in sets:
-        results = Results(f"few_{dataset}", base_model=Path(base_model).name)
+        recipes = {method: load_recipe(method) for method in ("default", "reference-short")}
+        results = Results(f"few_{dataset}", [*recipes.values()], base_model=Path(base_model).name)
         learnt, tested = train_part(speech, dataset), test_part(speech, dataset)
         features = dict(zip((clip.path for clip in learnt + tested), pooled(base_model, learnt + tested)))
         for method, point, seed in product(methods.split(","), points.split(","), range(draws)):
@@ -247,15 +270,14 @@ def few(
             if method == "probe":
                 results.add(key, probe(features, drawn, tested))
             else:
-                recipe = replace(load_recipe(method), seed=seed)
-                results.add(key, trained(drawn, base_model, recipe, tested, speech, noisy=False))
+                results.add(key, trained(drawn, base_model, replace(recipes[method], seed=seed), tested, speech, noisy=False))
 
 
 def pooled(base_model: str, clips: Sequence[Clip]) -> np.ndarray:
-    """What the default recipe's classifier gets of each clip from the encoder as it is, shape (clips, width)."""
-    model = load_base(base_model, ["-", "+"], "statistics")
+    """Statistics of what the encoder as it is gives of each clip, shape (clips, 4 * width)."""
+    model = load_base(base_model, ["-", "+"])
     spectrograms = [log_mel(read_samples(clip), model.config.num_mel_bins) for clip in clips]
-    return frozen_features(model, spectrograms)
+    return np.stack([statistics(hidden[None], None)[0].numpy() for hidden in frozen_hidden(model, spectrograms)])
 
 
 def probe(features: Dict[Path, np.ndarray], learnt: Sequence[Clip], tested: Sequence[Clip]) -> Dict[str, Any]:
@@ -299,15 +321,16 @@ def bases(
         save_base(type(load_base(student, ["-"]))(WhisperConfig.from_pretrained(base_model_source(student))), Path(folder))
         sources = {"random": folder, student: student, "teacher": teacher}
         for dataset in sets:
-            results = Results(f"bases_{dataset}", teacher=Path(teacher).name, an_intent=an_intent)
-            few_clips = Results(f"few_{dataset}", base_model=Path(teacher).name)
+            recipes = [load_recipe("default")]
+            results = Results(f"bases_{dataset}", recipes, teacher=Path(teacher).name, an_intent=an_intent)
+            few_clips = Results(f"few_{dataset}", recipes, base_model=Path(teacher).name)
             for seed, base in product(range(seeds), sources):
                 key = {"set": dataset, "seed": seed, "base": base}
                 if results.find(**key):
                     continue
                 same = few_clips.find(set=dataset, an_intent=str(an_intent), draw=seed, method="default")
                 if base == "teacher" and same:
-                    results.add(key, {name: value for name, value in same.items() if name not in ("an_intent", "draw", "method")})
+                    results.add(key, without(same, "an_intent", "draw", "method"))
                     continue
                 drawn, tested = draw(train_part(speech, dataset), an_intent, seed), test_part(speech, dataset)
                 recipe = replace(load_recipe("default"), seed=seed)
@@ -332,7 +355,7 @@ def speed(
     for turn in range(rounds + 1):
         for name, recipe in recipes.items():
             recipe = replace(recipe, epochs=1)
-            model = load_base(base_model, labels, recipe.pooling, recipe.context)
+            model = load_base(base_model, labels, recipe.context)
             freeze(model, recipe.frozen_layers)
             data = Examples(samples, [labels.index(clip.intent) for clip in learnt], [clip.name for clip in learnt], recipe, 80)
             with tempfile.TemporaryDirectory() as folder:

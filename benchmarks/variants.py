@@ -4,16 +4,15 @@ Each is a function that trains as `loop.run` does, with something more; `tried` 
 """
 
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Sequence
+from typing import Any, Callable, Dict, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from spoken_intents_training import finetune, loop
-from spoken_intents_training.modeling import pad_batch, statistics
+from spoken_intents_training.heads import statistics
 
 AVERAGED_OVER = 30  # steps
 RANK = 8
@@ -118,33 +117,6 @@ def poolings(layers: Sequence[torch.Tensor], normalize: Any) -> Dict[str, torch.
         [given[f"statistics of layer {len(layers) - 1}"], given["statistics"]], -1
     )
     return given
-
-
-def attention_pooled(
-    learnt: List[np.ndarray], targets: np.ndarray, unseen: List[np.ndarray], classes: int, seed: int = 0
-) -> np.ndarray:
-    """What a head with attention pooling over time, trained on frozen hidden states (positions, width), hears."""
-    torch.manual_seed(seed)
-    width = learnt[0].shape[1]
-    score, classifier = nn.Linear(width, 4), nn.Linear(4 * width, classes)
-    optimizer = torch.optim.AdamW([*score.parameters(), *classifier.parameters()], lr=1e-3, weight_decay=0.01)
-
-    def logits(clips: List[np.ndarray]) -> torch.Tensor:
-        hidden, lengths = pad_batch([clip.T for clip in clips])
-        hidden = hidden.transpose(1, 2)
-        mask = torch.arange(hidden.shape[1]) < lengths[:, None]
-        weights = score(hidden).masked_fill(~mask[..., None], -torch.inf).softmax(dim=1)
-        return classifier(torch.einsum("bth,btw->bhw", weights, hidden).flatten(1))
-
-    rng = np.random.default_rng(seed)
-    for _ in range(300):
-        rows = rng.choice(len(learnt), min(16, len(learnt)), replace=False)
-        loss = nn.functional.cross_entropy(logits([learnt[row] for row in rows]), torch.tensor(targets[rows]))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.inference_mode():
-        return np.concatenate([logits(unseen[start : start + 16]).argmax(dim=1).numpy() for start in range(0, len(unseen), 16)])
 
 
 VARIANTS: Dict[str, Callable[..., Any]] = {

@@ -45,10 +45,9 @@ class Examples(Dataset):
         """Of each clip, in bytes."""
         return [len(pcm) for pcm in self._pcm]
 
-    def plain(self) -> Iterator[np.ndarray]:
-        """The log-mels as they are, in order."""
-        for pcm in self._pcm:
-            yield log_mel(pcm16_to_float(pcm), self.n_mels, self.padded)
+    def plain(self, row: int) -> np.ndarray:
+        """The log-mel of a clip as it is."""
+        return log_mel(pcm16_to_float(self._pcm[row]), self.n_mels, self.padded)
 
 
 class LengthBuckets(Sampler):

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict, Sequence
+from typing import Any, Callable, Dict, Sequence, cast
 
 import numpy as np
 import onnxruntime
@@ -22,6 +22,7 @@ from transformers import WhisperForAudioClassification
 from spoken_intents.errors import ModelError, TrainingError
 from spoken_intents.features import MAX_FRAMES, FrontEnd
 from spoken_intents.recognizer import ENCODER, FORMAT, FP32, INT8, MODEL_JSON, read_model_json
+from spoken_intents_training.heads import HEADS
 from spoken_intents_training.modeling import ShortContextClassifier
 from spoken_intents_training.sources import first_line
 
@@ -86,7 +87,7 @@ def _write(
     front_end = FrontEnd(n_mels=model.config.num_mel_bins, padded=not isinstance(model, ShortContextClassifier))
     export_onnx(model, out)
     parity = measure_parity(model, out, parity_on)
-    described = {"format": FORMAT, **description, "front_end": asdict(front_end), "parity": parity}
+    described = {"format": FORMAT, **description, "front_end": asdict(front_end), "pooling": model.config.pooling, "parity": parity}
     weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, out / ENCODER, metadata={"format": "pt"})
     (out / MODEL_JSON).write_text(json.dumps(described, indent=2) + "\n")
@@ -136,11 +137,13 @@ def measure_parity(model: WhisperForAudioClassification, out: Path, spectrograms
     return {"n": len(spectrograms), "fp32_max_difference": fp32_difference, "int8_same_first_label": agree}
 
 
-def load_weights(model: WhisperForAudioClassification, directory: Path, labels: Sequence[str], base_model: str) -> None:
-    """Loads an artefact's weights into a model of the same labels, pooling and base model.
+def load_weights(
+    model: WhisperForAudioClassification, directory: Path, labels: Sequence[str], base_model: str, pooling: str = "auto"
+) -> None:
+    """Loads an artefact's weights, and its head, into a model of the same labels and base model.
 
     Raises:
-        ModelError: They belong to other labels or to another base model, or cannot be read.
+        ModelError: They belong to other labels, to another base model or to another pooling, or cannot be read.
     """
     described = read_model_json(directory)
     stop = "Fine-tuning cannot go on from the previous model: "
@@ -152,7 +155,12 @@ def load_weights(model: WhisperForAudioClassification, directory: Path, labels: 
         raise ModelError(
             f"{stop}it was made from base_model {described.get('base_model')!r}, not {base_model!r}. Train without --finetune."
         )
+    before = described.get("pooling")
+    if before not in (("mean", *HEADS) if pooling == "auto" else (pooling,)):
+        raise ModelError(f"{stop}its pooling is {before}, the recipe's {pooling}. Train without --finetune.")
+    if before in HEADS:
+        cast(ShortContextClassifier, model).put_head(HEADS[before](model.config.d_model, len(labels)))
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in load_file(directory / ENCODER).items()})
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{stop}{str(error).splitlines()[0]} The recipe's pooling changed? Train without --finetune.") from None
+        raise ModelError(f"{stop}{first_line(error)} Train without --finetune.") from None

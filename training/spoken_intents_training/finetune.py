@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 import time
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, cast
@@ -15,15 +14,17 @@ import numpy as np
 import torch
 import transformers
 
+from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import TrainingError
 from spoken_intents.recognizer import NON_SPEECH, softmax
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.card import CARD, CURVES, model_card, threshold_advice
 from spoken_intents_training.dataset import Clip, hold_out, intent_counts, read_all_samples
 from spoken_intents_training.export import Files, export, load_weights
+from spoken_intents_training.heads import HEADS, choose, fitted_head
 from spoken_intents_training.loop import console, last_checkpoint, run
 from spoken_intents_training.metrics import suggest_threshold
-from spoken_intents_training.modeling import ShortContextClassifier, encode, load_base, pad_batch, statistics
+from spoken_intents_training.modeling import ShortContextClassifier, encode, load_base, pad_batch
 from spoken_intents_training.nonspeech import non_speech_clips
 from spoken_intents_training.recipe import Recipe
 from spoken_intents_training.sources import files_fingerprint
@@ -31,7 +32,8 @@ from spoken_intents_training.sources import files_fingerprint
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # in the model's directory, until it is complete
-PROBE_C = 0.03  # of the logistic regression that fine-tuning begins with
+CHOSEN_ON = 300  # clips at most, between poolings
+FITTED_ON = 2 * SAMPLE_RATE * 3600  # bytes of the clips that the classifier is fitted on, at most: 280 MB of hidden states (tiny)
 PARITY_CLIPS = 32
 
 
@@ -71,9 +73,9 @@ def train(
     if lone and is_first_process():
         logger.warning("Intents with a single clip, too few to learn from: %s. Record more of them.", ", ".join(lone))
     labels = [*counts, NON_SPEECH] if recipe.non_speech_share else [*counts]
-    model = load_base(base_model, labels, recipe.pooling, recipe.context)
+    model = load_base(base_model, labels, recipe.context)
     if continue_from is not None:
-        load_weights(model, continue_from, labels, base_model)
+        load_weights(model, continue_from, labels, base_model, recipe.pooling)
     freeze(model, recipe.frozen_layers)
     learnt, held_out = read_examples(clips, labels, recipe, model.config.num_mel_bins)
     speech, held_speech = (sum(labels[target] != NON_SPEECH for target in part.targets) for part in (learnt, held_out))
@@ -83,14 +85,13 @@ def train(
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = checkpoints or Path(temporary)
-        if recipe.pooling == "statistics" and continue_from is None and not last_checkpoint(folder):
-            with console.status("Fitting the classifier on the frozen encoder ..."):
-                fit_classifier(cast(ShortContextClassifier, model), learnt)
+        if recipe.pooling != "mean" and continue_from is None:
+            begin_with_head(cast(ShortContextClassifier, model), learnt, recipe, last_checkpoint(folder))
         log = run(model, learnt, recipe, folder, checkpoints is not None, tensorboard)
     if not is_first_process():
         return {}
     measured_on = held_out or learnt
-    spectrograms = list(measured_on.plain())
+    spectrograms = [measured_on.plain(row) for row in range(len(measured_on))]
     logits, truth = predict(model, spectrograms), np.array(measured_on.targets)
     if not np.isfinite(logits).all():
         raise TrainingError("The trained model answers with what is no number. Nothing was written. Lower the learning_rate.")
@@ -219,57 +220,74 @@ def freeze(model: Any, layers: int) -> None:
             part.requires_grad_(False)
 
 
-def fit_classifier(model: ShortContextClassifier, data: Examples) -> None:
-    """Fits the classifier of pooled statistics by logistic regression, on the encoder as it is.
-
-    Fine-tuning then starts from a classifier that knows where to pull (Kumar et al. 2022).
-    """
-    from sklearn.linear_model import LogisticRegression
-
+def begin_with_head(model: ShortContextClassifier, data: Examples, recipe: Recipe, checkpoint: Optional[Path]) -> None:
+    """Gives the model the recipe's head, fitted on the frozen encoder; or an unfitted one of the checkpoint's kind, to load it into."""
+    labels = model.config.num_labels
+    if checkpoint is not None:
+        pooling = json.loads((checkpoint / "config.json").read_text())["pooling"]
+        model.put_head(HEADS[pooling](model.config.d_model, labels))
+        return
     if torch.cuda.is_available():
         cast(torch.nn.Module, model).to("cuda")
-    pooled = frozen_features(model, list(data.plain()))
-    center, scale = pooled.mean(axis=0), pooled.std(axis=0) + 1e-4
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # stopping early is fine: this is where training begins, not where it ends
-        regression = LogisticRegression(C=PROBE_C, max_iter=60).fit((pooled - center) / scale, data.targets)
-    weights, bias = np.zeros(model.classifier.weight.shape), np.full(len(model.classifier.bias), -10.0)
-    if len(regression.classes_) == 2:  # scikit-learn keeps one row for two classes
-        weights[regression.classes_] = np.outer([-0.5, 0.5], regression.coef_[0])
-        bias[regression.classes_] = [-0.5, 0.5] * regression.intercept_
-    else:
-        weights[regression.classes_], bias[regression.classes_] = regression.coef_, regression.intercept_
-    with torch.no_grad():
-        for tensor, values in (
-            (model.center, center), (model.scale, scale), (model.classifier.weight, weights), (model.classifier.bias, bias),
-        ):  # fmt: skip
-            tensor.copy_(torch.from_numpy(values))
+    pooling, why = recipe.pooling, ""
+    with console.status("Fitting the classifier on the frozen encoder ..."):
+        rows = _some_of_each(np.array(data.targets), data.lengths, recipe.seed)
+        hidden = frozen_hidden(model, [data.plain(row) for row in rows])
+        targets = np.array(data.targets)[rows]
+        if pooling == "auto":
+            names = cast(Dict[int, str], model.config.id2label)
+            speech = [row for row, target in enumerate(targets) if names[target] != NON_SPEECH][:CHOSEN_ON]
+            pooling, shares = choose([hidden[row] for row in speech], targets[speech], labels, recipe.seed)
+            why = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        model.put_head(fitted_head(pooling, hidden, targets, labels, recipe.seed))
+    heard = f" (of clips it was not fitted on it hears: {why})" if why else ""
+    console.print(f"Fitted the classifier on the frozen encoder, pooling: {pooling}{heard}.", highlight=False)
 
 
-def frozen_features(model: Any, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
-    """What the classifier of pooled statistics gets of each log-mel, in order, shape (clips, 4 * width)."""
-    return _in_batches(model, spectrograms, lambda features, frames: statistics(*encode(model.encoder, features, frames)))
+def _some_of_each(targets: np.ndarray, lengths: Sequence[int], seed: int) -> np.ndarray:
+    """Rows in random order, one of each label, then a second of each and so on, about an hour of speech at most."""
+    order = np.random.default_rng(seed).permutation(len(targets))
+    taken: Dict[int, int] = {}
+    turn = []
+    for row in order:
+        turn.append(taken.get(targets[row], 0))
+        taken[targets[row]] = turn[-1] + 1
+    order = order[np.argsort(turn, kind="stable")]
+    return order[: int(np.searchsorted(np.cumsum(np.array(lengths)[order]), FITTED_ON)) + 1]
+
+
+def frozen_hidden(model: Any, spectrograms: Sequence[np.ndarray]) -> List[torch.Tensor]:
+    """What the encoder gives of each log-mel, in order, each (positions, width)."""
+
+    def compute(features: torch.Tensor, frames: torch.Tensor) -> List[torch.Tensor]:
+        hidden, mask = encode(model.encoder, features, frames)
+        return [row[real].cpu().clone() for row, real in zip(hidden, cast(torch.Tensor, mask))]
+
+    return _in_batches(model, spectrograms, compute)
 
 
 def predict(model: Any, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
     """Logits of every log-mel, in order, shape (clips, labels)."""
-    if isinstance(model, ShortContextClassifier):
-        return _in_batches(model, spectrograms, lambda features, frames: model(features, frames).logits)
-    return _in_batches(model, spectrograms, lambda features, frames: model(features).logits)
+
+    def compute(features: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
+        short = isinstance(model, ShortContextClassifier)
+        return (model(features, frames) if short else model(features)).logits.cpu().numpy()
+
+    return np.stack(_in_batches(model, spectrograms, compute))
 
 
-def _in_batches(model: Any, spectrograms: Sequence[np.ndarray], compute: Any, batch_size: int = 16) -> np.ndarray:
+def _in_batches(model: Any, spectrograms: Sequence[np.ndarray], compute: Any, batch_size: int = 16) -> List[Any]:
     """`compute(features, frames)` of every log-mel, in order, in batches of about equal length."""
     order = sorted(range(len(spectrograms)), key=lambda index: spectrograms[index].shape[1])
     results: List[Any] = [None] * len(spectrograms)
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             features, frames = pad_batch([spectrograms[row] for row in rows])
-            for row, result in zip(rows, compute(features.to(model.device), frames.to(model.device)).cpu().numpy()):
+            for row, result in zip(rows, compute(features.to(model.device), frames.to(model.device))):
                 results[row] = result
-    return np.stack(results)
+    return results
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:

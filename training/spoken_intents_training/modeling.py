@@ -13,38 +13,28 @@ import torch
 from safetensors import SafetensorError  # type: ignore[attr-defined]
 from torch import nn
 from transformers import WhisperConfig, WhisperForAudioClassification
-from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from spoken_intents.errors import ModelError
+from spoken_intents_training.heads import Head, masked_mean
 from spoken_intents_training.sources import base_model_source, bundled_base_models, first_line, hub_refusal, may_be_on_hub
 
 
 class ShortContextClassifier(WhisperForAudioClassification):
     """Log-mel of any length up to 30 s -> logits, one for each label.
 
-    `config.pooling` says what of the encoder's last hidden states the classifier gets: ``mean`` (Hugging Face's
-    head: projected, then averaged over time) or ``statistics`` (mean, deviation, largest and smallest over time,
-    standardized by `center` and `scale`; one linear layer, which can be fitted before fine-tuning begins).
+    It comes with Hugging Face's head (projected, averaged over time: `config.pooling` ``mean``); `put_head` gives it
+    one of ``heads``.
     """
 
-    center: torch.Tensor
-    scale: torch.Tensor
+    head: Optional[Head] = None
 
-    def __init__(self, config: WhisperConfig) -> None:
-        super().__init__(config)
-        if getattr(config, "pooling", "mean") == "statistics":
-            width = 4 * config.d_model
-            del self.projector
-            self.classifier = nn.Linear(width, config.num_labels)
-            self.register_buffer("center", torch.zeros(width))
-            self.register_buffer("scale", torch.ones(width))
-
-    def _init_weights(self, module: Any) -> None:
-        super()._init_weights(module)
-        if isinstance(module, ShortContextClassifier) and hasattr(module, "center"):
-            init.zeros_(module.center)
-            init.ones_(module.scale)
+    def put_head(self, head: Head) -> None:
+        """With `head` in place of the one it had; `config.pooling` names it."""
+        if self.head is None:
+            del self.projector, self.classifier
+        self.head = head.to(self.device)
+        self.config.pooling = head.pooling
 
     def forward(
         self,
@@ -60,11 +50,10 @@ class ShortContextClassifier(WhisperForAudioClassification):
             labels: Label index of each row, shape (batch,).
         """
         hidden, mask = encode(self.encoder, input_features, frames)
-        if hasattr(self, "projector"):
-            pooled = masked_mean(self.projector(hidden), mask)
+        if self.head is None:
+            logits = self.classifier(masked_mean(self.projector(hidden), mask))
         else:
-            pooled = (statistics(hidden.float(), mask) - self.center) / self.scale
-        logits = self.classifier(pooled)
+            logits = self.head(hidden.float(), mask)
         loss: Any = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
@@ -110,27 +99,6 @@ def encode_layers(
     return given, mask
 
 
-def masked_mean(hidden: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
-    """The mean over real positions, shape (batch, width)."""
-    if mask is None:
-        return hidden.mean(dim=1)
-    weights = mask.to(hidden.dtype).unsqueeze(-1)
-    return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-
-
-def statistics(hidden: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
-    """Mean, deviation, largest and smallest over real positions, shape (batch, 4 * width)."""
-    mean = masked_mean(hidden, mask)
-    deviation = (masked_mean((hidden - mean.unsqueeze(1)) ** 2, mask) + 1e-5).sqrt()
-    if mask is None:
-        high, low = hidden.amax(dim=1), hidden.amin(dim=1)
-    else:
-        hidden_from = ~mask.unsqueeze(-1)
-        high = hidden.masked_fill(hidden_from, -torch.inf).amax(dim=1)
-        low = hidden.masked_fill(hidden_from, torch.inf).amin(dim=1)
-    return torch.cat([mean, deviation, high, low], dim=-1)
-
-
 def pad_batch(spectrograms: Sequence[np.ndarray]) -> Tuple[torch.Tensor, torch.Tensor]:
     """Log-mels of different lengths as one batch: features (batch, n_mels, longest) and frames (batch,)."""
     frames = torch.tensor([spectrogram.shape[1] for spectrogram in spectrograms])
@@ -140,13 +108,12 @@ def pad_batch(spectrograms: Sequence[np.ndarray]) -> Tuple[torch.Tensor, torch.T
     return features, frames
 
 
-def load_base(base_model: str, labels: List[str], pooling: str = "mean", context: str = "short") -> WhisperForAudioClassification:
-    """A Whisper encoder with a new head for `labels`, which follows from torch's seed; one that it came with is left out.
+def load_base(base_model: str, labels: List[str], context: str = "short") -> WhisperForAudioClassification:
+    """A Whisper encoder with a new head of Hugging Face's for `labels`, which follows from torch's seed; one that it came with is left out.
 
     Args:
         base_model: A bundled name (``whisper-mini``), a directory, or a name on the model hub. Where the hub does not
             give it, an earlier download is used.
-        pooling: See `ShortContextClassifier`.
         context: ``short``, or ``padded`` for Hugging Face's own class, which takes 30 s windows only.
 
     Raises:
@@ -167,7 +134,7 @@ def load_base(base_model: str, labels: List[str], pooling: str = "mean", context
         )
         if config.model_type != "whisper":
             raise ModelError(f"base_model {base_model!r} is a {config.model_type} model; a Whisper one is needed.")
-        config.pooling = pooling
+        config.pooling = "mean"
         model = _load_encoder(source, config, context, local_files_only=bool(refusal))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if refusal and isinstance(error, OSError):  # nor is it in the cache

@@ -10,6 +10,7 @@ import yaml
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import ConfigError
 from spoken_intents_training.augment import AUGMENTATIONS
+from spoken_intents_training.heads import HEADS
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -26,8 +27,9 @@ class Recipe:
         batch_size: Clips a step, over all processes.
         learning_rate: Of the encoder, and of the head where `head_learning_rate` is not given. Falls as a cosine.
         head_learning_rate: Of projector and classifier.
-        pooling: What of the encoder's output the classifier gets: ``mean`` or ``statistics``; the latter's classifier
-            is fitted on the frozen encoder before fine-tuning begins.
+        pooling: What of the encoder's output the classifier gets: ``mean`` (Hugging Face's head), ``statistics``,
+            ``attention``, or ``auto``: which of the latter two hears more of these clips, see ``heads``. Their
+            classifier is fitted on the frozen encoder before fine-tuning begins.
         augment: How clips are varied while training, see `augment.AUGMENTATIONS`.
         frozen_layers: The encoder's convolutions and this many of its first layers stay as they are; 0: all is trained.
         warmup_share: Share of all steps in which the learning rate rises from 0.
@@ -70,7 +72,8 @@ class Recipe:
             require(rate is None or 0 < rate < 1, f"{name} takes a number between 0 and 1, got {rate}.")
         require(0 <= self.frozen_layers <= 64, f"frozen_layers takes 0 to 64, got {self.frozen_layers}.")
         require(self.precision in ("auto", "fp32"), f"precision takes auto or fp32, got {self.precision}.")
-        require(self.pooling in ("mean", "statistics"), f"pooling takes mean or statistics, got {self.pooling}.")
+        poolings = ("auto", "mean", *HEADS)
+        require(self.pooling in poolings, f"pooling takes {', '.join(poolings)}, got {self.pooling}.")
         for name in ("warmup_share", "label_smoothing", "non_speech_share", "held_out_share"):
             require(0 <= getattr(self, name) < 1, f"{name} takes 0 to below 1, got {getattr(self, name)}.")
         require(self.weight_decay >= 0, f"weight_decay takes 0 or more, got {self.weight_decay}.")
@@ -78,7 +81,7 @@ class Recipe:
         unknown = sorted(set(self.augment) - set(AUGMENTATIONS))
         require(not unknown, f"augment takes some of {', '.join(AUGMENTATIONS)}, got {', '.join(unknown)}.")
         if self.context == "padded":  # Hugging Face's class: its own pooling, no mask to vary lengths under
-            require(self.pooling == "mean", "pooling: statistics needs context: short.")
+            require(self.pooling == "mean", f"pooling: {self.pooling} needs context: short.")
             require("voice" not in self.augment, "augment: voice changes a clip's length and needs context: short.")
 
     def epochs_for(self, clips: int) -> int:
