@@ -80,7 +80,6 @@ ABLATIONS: Dict[str, Dict[str, Any]] = {
     "no warm-up": {"warmup_share": 0.0},
     "no clipping": {"max_grad_norm": 0.0},
     "fp32": {"precision": "fp32"},
-    "labels smoothed by 0.1": {"label_smoothing": 0.1},
     **{name: {"variant": name} for name in VARIANTS},
 }
 

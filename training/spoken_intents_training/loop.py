@@ -162,7 +162,7 @@ class _Trainer(Trainer):
     def compute_loss(self, model: Any, inputs: Dict[str, Any], *arguments: Any, **named: Any) -> Any:
         labels = inputs.pop("labels")
         logits = model(**inputs).logits.float()
-        return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
+        return torch.nn.functional.cross_entropy(logits, labels)
 
     def training_step(self, model: Any, inputs: Dict[str, Any], *arguments: Any, **named: Any) -> torch.Tensor:
         rows = inputs.pop("rows").tolist()

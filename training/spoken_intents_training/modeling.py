@@ -27,7 +27,11 @@ class ShortContextClassifier(WhisperForAudioClassification):
     one of ``heads``.
     """
 
-    head: Optional[Head] = None
+    head: Optional[Head]
+
+    def __init__(self, config: WhisperConfig) -> None:
+        super().__init__(config)
+        self.head = None
 
     def put_head(self, head: Head) -> None:
         """With `head` in place of the one it had; `config.pooling` names it."""

@@ -35,7 +35,6 @@ class Recipe:
         warmup_share: Share of all steps in which the learning rate rises from 0.
         weight_decay: AdamW's.
         max_grad_norm: Gradients are clipped to this norm; 0: not at all.
-        label_smoothing: Share of the target that is spread over all labels.
         precision: ``auto`` (bf16 where the machine computes in it, see `loop.has_bf16`) or ``fp32``.
         non_speech_share: Clips of noise made for the reserved non-speech output, as a share of the clips, at least
             12; 0: none, and the output is never the answer.
@@ -55,7 +54,6 @@ class Recipe:
     warmup_share: float = 0.0
     weight_decay: float = 0.0
     max_grad_norm: float = 0.0
-    label_smoothing: float = 0.0
     precision: str = "fp32"
     non_speech_share: float = 0.0
     held_out_share: float = 0.0
@@ -74,7 +72,7 @@ class Recipe:
         require(self.precision in ("auto", "fp32"), f"precision takes auto or fp32, got {self.precision}.")
         poolings = ("auto", "mean", *HEADS)
         require(self.pooling in poolings, f"pooling takes {', '.join(poolings)}, got {self.pooling}.")
-        for name in ("warmup_share", "label_smoothing", "non_speech_share", "held_out_share"):
+        for name in ("warmup_share", "non_speech_share", "held_out_share"):
             require(0 <= getattr(self, name) < 1, f"{name} takes 0 to below 1, got {getattr(self, name)}.")
         require(self.weight_decay >= 0, f"weight_decay takes 0 or more, got {self.weight_decay}.")
         require(self.max_grad_norm >= 0, f"max_grad_norm takes 0 (no clipping) or more, got {self.max_grad_norm}.")
