@@ -9,7 +9,7 @@ import pytest
 import tables
 import torch
 from transformers import WhisperConfig
-from variants import VARIANTS, attention_pooled, poolings, tried
+from variants import VARIANTS, poolings, tried
 
 from spoken_intents.recognizer import Recognizer
 from spoken_intents_training import finetune, loop
@@ -40,23 +40,16 @@ def test_every_variant_trains_in_its_own_way(clips: List[Clip], tmp_path: Path) 
         assert np.isfinite(seen[-1]).all() and np.ptp(seen[-1], axis=0).min() > 0, name
     assert finetune.run is loop.run and loop._Trainer.create_optimizer is create_optimizer
     different = [not np.allclose(one, other, atol=1e-5) for i, one in enumerate(seen) for other in seen[:i]]
-    assert len(different) == 10 and all(different)
+    assert len(different) == 15 and all(different)
 
 
-def test_poolings_and_attention_over_time() -> None:
+def test_poolings() -> None:
     layers = [torch.randn(1, 20, 8) for _ in range(3)]
     given = poolings(layers, torch.nn.LayerNorm(8))
     assert {name: row.shape[1] for name, row in given.items()} == {
         "mean": 8, "mean and deviation": 16, "statistics": 32, "statistics of layer 1": 32, "statistics of layer 2": 32,
         "statistics of the last two layers": 64,
     }  # fmt: skip
-    rng = np.random.default_rng(0)
-    clips = [rng.standard_normal((rng.integers(5, 20), 8)).astype(np.float32) for _ in range(40)]
-    targets = np.arange(40) % 2
-    for clip, target in zip(clips, targets):
-        clip[rng.integers(len(clip))] += 6 * (target - 0.5)  # one position tells
-    heard = attention_pooled(clips[:20], targets[:20], clips[20:], 2)
-    assert (heard == targets[20:]).mean() > 0.7
 
 
 def test_tables_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

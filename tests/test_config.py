@@ -120,7 +120,7 @@ def test_the_reference_recipe_is_the_defaults_and_to_the_letter() -> None:
     assert reference == Recipe()
     assert (reference.context, reference.pooling, reference.batch_size, reference.epochs) == ("padded", "mean", 1, 3)
     assert (reference.learning_rate, reference.head_learning_rate, reference.warmup_share) == (1e-5, None, 0)
-    assert (reference.weight_decay, reference.max_grad_norm, reference.label_smoothing) == (0, 0, 0)
+    assert (reference.weight_decay, reference.max_grad_norm) == (0, 0)
     assert (reference.frozen_layers, reference.min_steps, reference.augment) == (0, 0, ())
     assert reference.precision == "fp32"
     assert (reference.non_speech_share, reference.held_out_share) == (0, 0)

@@ -25,7 +25,8 @@ from spoken_intents_training import finetune
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.card import model_card, threshold_advice
 from spoken_intents_training.dataset import Clip, read_all_samples, read_samples
-from spoken_intents_training.finetune import fit_classifier, fit_temperature, freeze, predict, train
+from spoken_intents_training.finetune import begin_with_head, fit_temperature, freeze, predict, train
+from spoken_intents_training.heads import HEADS
 from spoken_intents_training.modeling import load_base
 from spoken_intents_training.nonspeech import non_speech_clips
 from spoken_intents_training.recipe import Recipe
@@ -180,20 +181,22 @@ def test_the_reference_recipe_trains_the_stock_class_on_padded_clips(tiny_base: 
 # ---------------------------------------------------------------- the classifier it begins with
 
 
+@pytest.mark.parametrize("pooling", ["auto", *HEADS])
 @pytest.mark.parametrize(
     ("intents", "noises"), [(["high", "low"], 0), (["high", "low"], 12), (["high", "low", "none of these"], 0)]
 )
 def test_the_fitted_classifier_tells_apart_before_anything_is_trained(
-    tiny_base: str, clips: List[Clip], intents: List[str], noises: int
+    tiny_base: str, clips: List[Clip], intents: List[str], noises: int, pooling: str
 ) -> None:
     labels = [*intents, NON_SPEECH] if noises else intents
-    loaded: Any = load_base(tiny_base, labels, "statistics")
+    loaded: Any = load_base(tiny_base, labels)
     samples = [*read_all_samples(clips), *non_speech_clips(noises, 0)]
     targets = [labels.index(clip.intent) for clip in clips] + [len(labels) - 1] * noises
     data = Examples(samples, targets, ["x"] * len(samples), RECIPE, 80)
     before = {name: weight.clone() for name, weight in loaded.encoder.state_dict().items()}
-    fit_classifier(loaded, data)
-    heard = predict(loaded, list(data.plain()))
+    begin_with_head(loaded, data, replace(RECIPE, pooling=pooling), None)
+    assert loaded.config.pooling == pooling or pooling == "auto"
+    heard = predict(loaded, [data.plain(row) for row in range(len(data))])
     assert heard.shape == (len(samples), len(labels)) and np.isfinite(heard).all()
     assert (heard.argmax(axis=1) == targets).mean() > 0.9
     assert all(torch.equal(weight, before[name]) for name, weight in loaded.encoder.state_dict().items())
@@ -211,7 +214,7 @@ def test_it_goes_on_from_a_model_and_says_when_it_cannot(tiny_base: str, clips: 
     more = [*clips, Clip(clips[0].path, "third", "x"), Clip(clips[1].path, "third", "y")]
     with pytest.raises(ModelError, match=r"the intents changed \(new: third\)\. Train without --finetune"):
         train(more, tiny_base, slow, tmp_path / "no", continue_from=model)
-    with pytest.raises(ModelError, match="The recipe's pooling changed"):
+    with pytest.raises(ModelError, match="its pooling is statistics, the recipe's mean"):
         train(clips, tiny_base, replace(slow, pooling="mean"), tmp_path / "no", continue_from=model)
     with pytest.raises(ModelError, match="it was made from base_model"):
         train(clips, "whisper-mini", slow, tmp_path / "no", continue_from=model)

@@ -87,7 +87,13 @@ def _write(
     front_end = FrontEnd(n_mels=model.config.num_mel_bins, padded=not isinstance(model, ShortContextClassifier))
     export_onnx(model, out)
     parity = measure_parity(model, out, parity_on)
-    described = {"format": FORMAT, **description, "front_end": asdict(front_end), "pooling": model.config.pooling, "parity": parity}
+    described = {
+        "format": FORMAT,
+        **description,
+        "front_end": asdict(front_end),
+        "pooling": getattr(model.config, "pooling", "mean"),  # absent where it is not from load_base
+        "parity": parity,
+    }
     weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, out / ENCODER, metadata={"format": "pt"})
     (out / MODEL_JSON).write_text(json.dumps(described, indent=2) + "\n")
