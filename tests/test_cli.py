@@ -24,7 +24,7 @@ from assistant import BIN, PROJECT, Assistant
 from spoken_intents import client as client_module
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.cli import app, shown
-from spoken_intents.errors import DataError, TrainingError
+from spoken_intents.errors import DataError, DivergedError, TrainingError
 from spoken_intents_training import finetune
 from spoken_intents_training.loop import COMPLETE, last_checkpoint
 
@@ -218,7 +218,7 @@ def on_a_full_disk() -> None:
 
 
 def diverging() -> None:
-    raise TrainingError("The loss became nan at step 9. Nothing was written. A lower learning_rate usually mends it.")
+    raise DivergedError("The loss became nan at step 9. Nothing was written. A lower learning_rate usually mends it.")
 
 
 def refusing_a_clip() -> None:

@@ -7,6 +7,7 @@ SpokenIntentsError
 ├── DataError              training or test data that cannot be learnt from
 ├── ModelError             a model artefact that is missing, incomplete or does not fit
 ├── TrainingError          fine-tuning that cannot go on
+│   └── DivergedError      its numbers are none any more; gone on with, it would come to the same
 └── ProtocolError          a client that breaks the wire format; carries a code and a close code
 """
 
@@ -37,6 +38,10 @@ class ModelError(SpokenIntentsError):
 
 class TrainingError(SpokenIntentsError):
     """Fine-tuning that cannot go on, or not from where it was."""
+
+
+class DivergedError(TrainingError):
+    """What is computed is no number any more; gone on with, fine-tuning would come to the same."""
 
 
 class ProtocolError(SpokenIntentsError):

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from spoken_intents.audio import SAMPLE_RATE
-from spoken_intents.errors import TrainingError
+from spoken_intents.errors import DivergedError, TrainingError
 from spoken_intents.recognizer import NON_SPEECH, softmax
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.card import CARD, CURVES, model_card, threshold_advice
@@ -94,7 +94,7 @@ def train(
     spectrograms = [measured_on.plain(row) for row in range(len(measured_on))]
     logits, truth = predict(model, spectrograms), np.array(measured_on.targets)
     if not np.isfinite(logits).all():
-        raise TrainingError("The trained model answers with what is no number. Nothing was written. Lower the learning_rate.")
+        raise DivergedError("The trained model answers with what is no number. Nothing was written. Lower the learning_rate.")
     metrics = {**_metrics(logits, truth, labels, bool(held_out)), "seconds": round(time.monotonic() - began, 1)}
     temperature = fit_temperature(logits, truth) if held_out else 1.0
     description = {

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from spoken_intents.errors import TrainingError
+from spoken_intents.errors import DivergedError
 from spoken_intents_training.batches import Examples, LengthBuckets, collate
 from spoken_intents_training.recipe import Recipe
 
@@ -45,7 +45,7 @@ def run(
         tensorboard: Directory for TensorBoard's event file.
 
     Raises:
-        TrainingError: The loss is no number any more.
+        DivergedError: The loss is no number any more.
     """
     log = _train(model, data, recipe, _arguments(recipe, len(data), folder, keep_checkpoints), tensorboard)
     if torch.distributed.is_initialized():  # the first process goes on alone
@@ -172,7 +172,7 @@ class _Trainer(Trainer):
         self.losses.append(float(loss))
         if not math.isfinite(self.losses[-1]):
             names = ", ".join(cast(Examples, self.train_dataset).names[row] for row in rows)
-            raise TrainingError(
+            raise DivergedError(
                 f"The loss became {self.losses[-1]} at step {self.state.global_step + 1}, on {names}. Nothing was written. "
                 "A lower learning_rate, warmup_share above 0 or max_grad_norm: 1 usually mends it."
             )
