@@ -8,6 +8,7 @@ import torch
 
 from spoken_intents_training.finetune import FITTED_ON, _some_of_each
 from spoken_intents_training.heads import HEADS, choose, fitted_head
+from spoken_intents_training.recipe import POOLINGS
 
 WIDTH, LABELS = 16, 4
 Data = Tuple[List[torch.Tensor], np.ndarray]
@@ -103,3 +104,7 @@ def test_a_head_is_fitted_on_some_of_every_intent_where_there_is_too_much_speech
     rows = _some_of_each(targets, [FITTED_ON // 12] * 63, 0)
     assert sorted(np.bincount(targets[rows])) == [3, 4, 5] and len(set(rows)) == 12
     assert sorted(_some_of_each(targets, [100] * 63, 0)) == list(range(63))
+
+
+def test_a_recipe_takes_every_head() -> None:
+    assert set(POOLINGS) == {"auto", "mean", *HEADS}
