@@ -27,7 +27,7 @@ import typer
 from bench import HERE, console, save
 from sklearn.linear_model import LogisticRegression
 from transformers import WhisperConfig
-from trials import Results, draw, test_part, train_part, trained, validation_split, without
+from trials import Results, draw, identity, test_part, train_part, trained, validation_split, without
 from variants import VARIANTS, poolings, tried
 
 from spoken_intents.audio import SAMPLE_RATE
@@ -134,7 +134,7 @@ def ablation(
         chosen_on = draw(chosen_on, None, 0)[:most]
         for (row, changes), seed in product(ABLATIONS.items(), range(seeds)):
             key = {"row": row, "set": dataset, "seed": seed}
-            if (only and row not in only) or results.find(**key):
+            if (only and row not in only) or results.find(**key, recipe=identity(recipes[row])):
                 continue
             recipe = replace(recipes[row], seed=seed)
             with tried(VARIANTS[changes["variant"]]) if "variant" in changes else nullcontext():
@@ -158,7 +158,8 @@ def few(
         features = dict(zip((clip.path for clip in learnt + tested), pooled(base_model, learnt + tested)))
         for method, point, seed in product(methods.split(","), points.split(","), range(draws)):
             key = {"set": dataset, "an_intent": point, "draw": seed, "method": method}
-            if (point == "all" and seed) or results.find(**key):
+            recipe = None if method == "probe" else identity(recipes[method])
+            if (point == "all" and seed) or results.find(**key, recipe=recipe):
                 continue
             drawn = draw(learnt, None if point == "all" else int(point), seed)
             if method == "probe":

@@ -39,7 +39,7 @@ class Results:
 
     def find(self, **key: Any) -> Optional[Dict[str, Any]]:
         """The row with that key; None when it is not measured yet."""
-        return next((row for row in self._rows if all(row[name] == value for name, value in key.items())), None)
+        return next((row for row in self._rows if all(row.get(name) == value for name, value in key.items())), None)
 
     def add(self, key: Dict[str, Any], measured: Dict[str, Any]) -> None:
         """Prints and keeps a row."""

@@ -1,5 +1,7 @@
 """Settings and recipes: what is taken, what is refused, and by which words."""
 
+import subprocess
+import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
@@ -242,3 +244,11 @@ def test_a_recipe_out_of_range_is_refused(change: Dict[str, Any], message: str) 
     with pytest.raises(ConfigError) as caught:
         load_recipe(change)
     assert message in str(caught.value) and str(caught.value).startswith("recipe: ")
+
+
+def test_a_recipe_is_read_without_torch() -> None:
+    """Serving and evaluating need none, and it takes seconds to load."""
+    read = (
+        "import sys; sys.modules['torch'] = None; from spoken_intents_training.recipe import load_recipe; load_recipe('default')"
+    )
+    subprocess.run([sys.executable, "-c", read], check=True, timeout=120)

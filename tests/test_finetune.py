@@ -221,6 +221,24 @@ def test_it_goes_on_from_a_model_and_says_when_it_cannot(tiny_base: str, clips: 
     assert not (tmp_path / "no" / "model.json").exists()
 
 
+def test_it_goes_on_with_the_head_that_the_model_has(tiny_base: str, clips: List[Clip], tmp_path: Path) -> None:
+    short, slow = replace(RECIPE, epochs=1), replace(RECIPE, epochs=1, learning_rate=1e-7, pooling="auto")
+    train(clips, tiny_base, replace(short, pooling="attention"), tmp_path / "attention")
+    described = train(clips, tiny_base, slow, tmp_path / "on", continue_from=tmp_path / "attention")
+    assert described["pooling"] == "attention" and "| pooling | attention |" in (tmp_path / "on" / "README.md").read_text()
+    first, second = (logits(tmp_path / name, clips[0]) for name in ("attention", "on"))
+    assert np.allclose(first, second, atol=0.05), "it began where the other ended"
+    train(clips, tiny_base, replace(short, pooling="mean"), tmp_path / "mean")
+    with pytest.raises(ModelError, match="its pooling is mean, the recipe's auto"):
+        train(clips, tiny_base, slow, tmp_path / "no", continue_from=tmp_path / "mean")
+
+
+def test_the_head_is_chosen_beside_an_intent_of_a_single_clip(tiny_base: str, clips: List[Clip], tmp_path: Path) -> None:
+    lone = [clip for clip in clips if clip.intent == clips[0].intent] + [Clip(clips[1].path, "lone", "alone.wav")]
+    described = train(lone, tiny_base, replace(RECIPE, epochs=1, pooling="auto", held_out_share=0.0), tmp_path)
+    assert described["pooling"] == "statistics"
+
+
 # ---------------------------------------------------------------- what is refused
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spoken_intents_training import heads
 from spoken_intents_training.finetune import FITTED_ON, _some_of_each
 from spoken_intents_training.heads import HEADS, choose, fitted_head
 from spoken_intents_training.recipe import POOLINGS
@@ -14,12 +15,7 @@ WIDTH, LABELS = 16, 4
 Data = Tuple[List[torch.Tensor], np.ndarray]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> object:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def words_in_sentences(clips: int, seed: int) -> Data:
@@ -89,14 +85,40 @@ def test_the_head_that_suits_the_clips_is_chosen(data: object, better: str, othe
     assert chosen == better and measured[better] > measured[other]
 
 
-def test_with_one_clip_an_intent_nothing_is_measured() -> None:
-    hidden, targets = words_in_sentences(LABELS, 0)
-    assert choose(hidden, targets, LABELS, 0) == ("statistics", {})
+@pytest.mark.parametrize("targets", [[0, 1, 2, 3], [0] * 10 + [1], [0, 0, 1], [1, 0, 2, 0, 0, 0, 0]])
+def test_without_two_intents_of_two_clips_nothing_is_measured(targets: List[int]) -> None:
+    hidden, _ = words_in_sentences(len(targets), 0)
+    assert choose(hidden, np.array(targets), LABELS, 0) == ("statistics", {})
 
 
-def test_with_two_clips_an_intent_one_is_chosen() -> None:
-    chosen, shares = choose(*words_in_sentences(2 * LABELS, 0), LABELS, 0)
-    assert chosen in HEADS and shares.keys() == HEADS.keys()
+@pytest.mark.parametrize("targets", [[0, 0, 1, 1], [0, 0, 0, 1, 1, 2], [3, 3, 1, 1, 1, 1, 1]])
+def test_from_few_clips_the_others_are_heard_once_each(targets: List[int]) -> None:
+    hidden, _ = words_in_sentences(len(targets), 0)
+    _, shares = choose(hidden, np.array(targets), LABELS, 0)
+    heard = sum(targets.count(target) > 1 for target in targets)
+    assert (
+        all(share * heard == pytest.approx(round(share * heard)) for share in shares.values()) and shares.keys() == HEADS.keys()
+    )
+
+
+@pytest.mark.parametrize(("more", "chosen"), [(1, "statistics"), (9, "attention")])
+def test_attention_has_to_be_ahead_by_more_than_chance(monkeypatch: pytest.MonkeyPatch, more: int, chosen: str) -> None:
+    """Of 100 clips attention hears 50 + `more`, statistics 50, 30 of them the same ones."""
+
+    class Deaf(torch.nn.Module):
+        def __init__(self, heard: range) -> None:
+            super().__init__()
+            self._heard = heard
+
+        def forward(self, hidden: torch.Tensor, mask: None) -> torch.Tensor:
+            number = int(hidden[0, 0, 0])
+            return torch.nn.functional.one_hot(torch.tensor([number % 2 if number in self._heard else 1 - number % 2]), 2)
+
+    heard = {"statistics": range(50), "attention": range(20, 70 + more)}
+    monkeypatch.setattr(heads, "fitted_head", lambda pooling, *fitting: Deaf(heard[pooling]))
+    hidden = [torch.full((1, 1), float(number)) for number in range(100)]
+    pooling, shares = choose(hidden, np.arange(100) % 2, 2, 0)
+    assert pooling == chosen and shares == {"statistics": 0.5, "attention": pytest.approx(0.5 + more / 100)}
 
 
 def test_a_head_is_fitted_on_some_of_every_intent_where_there_is_too_much_speech() -> None:

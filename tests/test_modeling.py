@@ -594,7 +594,7 @@ def test_weights_come_back_from_an_artefact(artefact: Path, model: ShortContextC
     other = ShortContextClassifier(small_config()).eval()
     spectrogram = spectrograms([100])[0]
     assert np.abs(alone(other, spectrogram) - alone(model, spectrogram)).max() > 0.05
-    load_weights(other, artefact, LABELS, "small")
+    load_weights(other, artefact, LABELS, "small", "mean")
     np.testing.assert_allclose(alone(other, spectrogram), alone(model, spectrogram), atol=0.02)  # kept as 16-bit floats
 
 
@@ -610,13 +610,13 @@ def test_weights_come_back_from_an_artefact(artefact: Path, model: ShortContextC
 def test_weights_of_other_intents_are_refused_by_name(artefact: Path, labels: List[str], words: str) -> None:
     other = ShortContextClassifier(small_config(num_labels=len(labels)))
     with pytest.raises(ModelError, match=f"cannot go on from the previous model: {words}. Train without --finetune"):
-        load_weights(other, artefact, labels, "small")
+        load_weights(other, artefact, labels, "small", "mean")
 
 
 def test_weights_of_another_base_model_are_refused_by_name(artefact: Path, model: ShortContextClassifier) -> None:
     words = "cannot go on from the previous model: it was made from base_model 'small', not 'large'. Train without --finetune"
     with pytest.raises(ModelError, match=words):
-        load_weights(model, artefact, LABELS, "large")
+        load_weights(model, artefact, LABELS, "large", "mean")
 
 
 @pytest.mark.parametrize("change", [{"d_model": 32}, {"encoder_layers": 3}])
@@ -624,7 +624,7 @@ def test_weights_that_do_not_fit_are_refused(artefact: Path, change: Dict[str, A
     other = ShortContextClassifier(small_config(**change))
     words = r"cannot go on from the previous model: .*Train without --finetune"
     with pytest.raises(ModelError, match=words):
-        load_weights(other, artefact, LABELS, "small")
+        load_weights(other, artefact, LABELS, "small", "mean")
 
 
 @pytest.mark.parametrize("content", [None, b"no tensors"])
@@ -636,7 +636,7 @@ def test_weights_that_are_missing_or_broken_are_refused(
     if content is not None:
         (copy / ENCODER).write_bytes(content)
     with pytest.raises(ModelError, match="cannot go on from the previous model"):
-        load_weights(model, copy, LABELS, "small")
+        load_weights(model, copy, LABELS, "small", "mean")
 
 
 # ---------------------------------------------------------------- which recognizer is live

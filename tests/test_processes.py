@@ -27,7 +27,7 @@ RECIPE = {
     "epochs": 5,
     "batch_size": 4,  # two for each process
     "learning_rate": 1e-3,
-    "pooling": "statistics",
+    "pooling": "auto",
     "frozen_layers": 1,  # parameters without a gradient
     "augment": ["gain", "shift"],
     "warmup_share": 0.1,

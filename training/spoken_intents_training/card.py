@@ -60,7 +60,7 @@ def model_card(described: Dict[str, Any]) -> str:
         "",
         "## Recipe",
         "",
-        *_table({name: described["recipe"][name] for name in SHOWN}),
+        *_table({**{name: described["recipe"][name] for name in SHOWN}, "pooling": described["pooling"]}),
         "",
         "The whole recipe is in `model.json`.",
         "",

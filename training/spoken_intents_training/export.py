@@ -144,7 +144,7 @@ def measure_parity(model: WhisperForAudioClassification, out: Path, spectrograms
 
 
 def load_weights(
-    model: WhisperForAudioClassification, directory: Path, labels: Sequence[str], base_model: str, pooling: str = "auto"
+    model: WhisperForAudioClassification, directory: Path, labels: Sequence[str], base_model: str, pooling: str
 ) -> None:
     """Loads an artefact's weights, and its head, into a model of the same labels and base model.
 
@@ -162,8 +162,8 @@ def load_weights(
             f"{stop}it was made from base_model {described.get('base_model')!r}, not {base_model!r}. Train without --finetune."
         )
     before = described.get("pooling")
-    if before not in (("mean", *HEADS) if pooling == "auto" else (pooling,)):
-        raise ModelError(f"{stop}its pooling is {before}, the recipe's {pooling}. Train without --finetune.")
+    if before not in (tuple(HEADS) if pooling == "auto" else (pooling,)):
+        raise ModelError(f"{stop}its pooling is {before or 'not known'}, the recipe's {pooling}. Train without --finetune.")
     if before in HEADS:
         cast(ShortContextClassifier, model).put_head(HEADS[before](model.config.d_model, len(labels)))
     try:

@@ -33,7 +33,9 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # in the model's directory, until it is complete
 CHOSEN_ON = 300  # clips at most, between poolings
-FITTED_ON = 2 * SAMPLE_RATE * 3600  # bytes of the clips that the classifier is fitted on, at most: 280 MB of hidden states (tiny)
+FITTED_ON = (
+    2 * SAMPLE_RATE * 3600
+)  # bytes of the clips that the classifier is fitted on, at most: 280 MB of hidden states (tiny), twice
 PARITY_CLIPS = 32
 
 
@@ -228,7 +230,7 @@ def begin_with_head(model: ShortContextClassifier, data: Examples, recipe: Recip
         model.put_head(HEADS[pooling](model.config.d_model, labels))
         return
     if torch.cuda.is_available():
-        cast(torch.nn.Module, model).to("cuda")
+        cast(torch.nn.Module, model).to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
     pooling, why = recipe.pooling, ""
     with console.status("Fitting the classifier on the frozen encoder ..."):
         rows = _some_of_each(np.array(data.targets), data.lengths, recipe.seed)
@@ -261,7 +263,7 @@ def frozen_hidden(model: Any, spectrograms: Sequence[np.ndarray]) -> List[torch.
 
     def compute(features: torch.Tensor, frames: torch.Tensor) -> List[torch.Tensor]:
         hidden, mask = encode(model.encoder, features, frames)
-        return [row[real].cpu().clone() for row, real in zip(hidden, cast(torch.Tensor, mask))]
+        return [row[real].cpu() for row, real in zip(hidden, cast(torch.Tensor, mask))]
 
     return _in_batches(model, spectrograms, compute)
 
@@ -281,7 +283,7 @@ def _in_batches(model: Any, spectrograms: Sequence[np.ndarray], compute: Any, ba
     order = sorted(range(len(spectrograms)), key=lambda index: spectrograms[index].shape[1])
     results: List[Any] = [None] * len(spectrograms)
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad():  # not inference_mode: heads are fitted on what comes out
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             features, frames = pad_batch([spectrograms[row] for row in rows])

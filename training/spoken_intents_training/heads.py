@@ -21,7 +21,12 @@ FOLDS = 3
 
 
 class Head(nn.Module):
-    """Hidden states, shape (batch, positions, width), and which positions are real -> logits, shape (batch, labels)."""
+    """Hidden states, shape (batch, positions, width), and which positions are real -> logits, shape (batch, labels).
+
+    Args:
+        standardized: How many numbers `center` and `scale` standardize.
+        pooled: How many numbers of a clip the classifier gets.
+    """
 
     pooling: ClassVar[str]
     center: torch.Tensor
@@ -82,10 +87,10 @@ class AttentionHead(Head):
 
     def forward(self, hidden: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
         hidden = (hidden - self.center) / self.scale
-        found = self.query(hidden).float()
+        scores = self.query(hidden).float()
         if mask is not None:
-            found = found.masked_fill(~mask.unsqueeze(-1), torch.finfo(found.dtype).min)
-        return self.classifier((found.softmax(dim=1).transpose(1, 2) @ hidden).flatten(1))
+            scores = scores.masked_fill(~mask.unsqueeze(-1), torch.finfo(scores.dtype).min)
+        return self.classifier((scores.softmax(dim=1).transpose(1, 2) @ hidden).flatten(1))
 
     def fit(self, hidden: Sequence[torch.Tensor], targets: np.ndarray, seed: int) -> None:
         """By gradient descent from a classifier of zeros: the queries have no closed form."""
@@ -112,13 +117,16 @@ def choose(hidden: Sequence[torch.Tensor], targets: np.ndarray, labels: int, see
     """The pooling that hears more of the clips it was not fitted on, and the share of them that each one hears.
 
     Measured by cross-validation on the frozen encoder. `attention` has to be ahead by more than the standard error of
-    the difference (the one-standard-error rule), and cannot be with one clip an intent: then nothing is measured.
+    the difference (the one-standard-error rule). Intents with a single clip are left out; with fewer than two others
+    nothing is measured.
     """
     from sklearn.model_selection import StratifiedKFold
 
-    n_folds = min(FOLDS, int(np.bincount(targets).max()))
-    if n_folds < 2:
+    rows = np.flatnonzero(np.bincount(targets)[targets] > 1)
+    hidden, targets = [hidden[row] for row in rows], targets[rows]
+    if len(set(targets)) < 2:
         return StatisticsHead.pooling, {}
+    n_folds = min(FOLDS, int(np.bincount(targets).max()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # intents with fewer clips than folds
         folds = list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(targets, targets))

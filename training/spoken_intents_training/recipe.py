@@ -26,7 +26,7 @@ class Recipe:
         min_steps: With few clips there are more epochs, until there are this many steps.
         batch_size: Clips a step, over all processes.
         learning_rate: Of the encoder, and of the head where `head_learning_rate` is not given. Falls as a cosine.
-        head_learning_rate: Of projector and classifier.
+        head_learning_rate: Of what is behind the encoder.
         pooling: What of the encoder's output the classifier gets: ``mean`` (Hugging Face's head), ``statistics``,
             ``attention``, or ``auto``: which of the latter two hears more of these clips, see ``heads``. Their
             classifier is fitted on the frozen encoder before fine-tuning begins.
