@@ -10,7 +10,6 @@
 The sets are CSVs (path, intent, speaker, transcript, split) in folders under --speech, which no user needs.
 """
 
-import json
 import tempfile
 import time
 from collections import defaultdict
@@ -40,7 +39,7 @@ from spoken_intents_training.finetune import freeze, frozen_hidden
 from spoken_intents_training.heads import PROBE_C, fitted_head, statistics
 from spoken_intents_training.loop import run
 from spoken_intents_training.modeling import encode_layers, load_base
-from spoken_intents_training.recipe import load_recipe
+from spoken_intents_training.recipe import load_recipe, recipe_names
 from spoken_intents_training.sources import base_model_source
 
 transformers.logging.set_verbosity_error()
@@ -189,16 +188,15 @@ def once(
     speech: Path = SPEECH,
     base_model: str = BASE,
     sets: List[str] = SETS,
-    recipes: str = typer.Option("default,reference-short"),
-    name: str = typer.Option("test_parts", help="What to call the results."),
+    recipes: str = typer.Option("default,reference-short", help="Names, between commas; reference takes an hour on two cores."),
 ) -> None:
     """The sets' own test parts, once for a recipe."""
-    rows = []
-    for dataset, recipe in product(sets, recipes.split(",")):
-        measured = trained(train_part(speech, dataset), base_model, load_recipe(recipe), test_part(speech, dataset), speech)
-        rows.append({"set": dataset, "recipe": recipe, **measured})
-        console.print(json.dumps(rows[-1]))
-        save(name, {"base_model": Path(base_model).name, "rows": rows})
+    loaded = {name: load_recipe(name) for name in recipe_names()}
+    for dataset, name in product(sets, recipes.split(",")):
+        results = Results(f"once_{dataset}", [*loaded.values()], base_model=Path(base_model).name)
+        key = {"set": dataset, "name": name}
+        if not results.find(**key, recipe=identity(loaded[name])):
+            results.add(key, trained(train_part(speech, dataset), base_model, loaded[name], test_part(speech, dataset), speech))
 
 
 @app.command()
