@@ -1,13 +1,16 @@
 """What benchmarks/ adds to the package: the variants that were tried, and the tables made from results."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import List
 
+import bench
 import numpy as np
 import pytest
 import tables
 import torch
+import trials
 from transformers import WhisperConfig
 from variants import VARIANTS, poolings, tried
 
@@ -50,6 +53,25 @@ def test_poolings() -> None:
         "mean": 8, "mean and deviation": 16, "statistics": 32, "statistics of layer 1": 32, "statistics of layer 2": 32,
         "statistics of the last two layers": 64,
     }  # fmt: skip
+
+
+def test_results_are_gone_on_with_by_the_same_recipe_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results").mkdir()
+    for module in (bench, trials):
+        monkeypatch.setattr(module, "HERE", tmp_path / "results" / "..")
+    other = replace(RECIPE, epochs=9)
+
+    def results(*recipes: Recipe, task: str = "a") -> trials.Results:
+        return trials.Results("some", [*recipes], task=task)
+
+    first = results(RECIPE)
+    first.add({"row": "trained"}, {"clean": 0.5, "recipe": trials.identity(RECIPE)})
+    first.add({"row": "probe"}, {"clean": 0.4})
+    again = results(replace(RECIPE, seed=3), other)
+    assert again.find(row="trained", recipe=trials.identity(RECIPE)) and again.find(row="probe", recipe=None)
+    assert not again.find(row="trained", recipe=trials.identity(other))
+    assert results(other).find(row="trained") is None and results(other).find(row="probe")
+    assert results(RECIPE, task="b").find(row="probe") is None
 
 
 def test_tables_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
