@@ -36,7 +36,7 @@ from spoken_intents_training.batches import Examples
 from spoken_intents_training.dataset import Clip, read_samples
 from spoken_intents_training.distill import save_base
 from spoken_intents_training.finetune import freeze, frozen_hidden
-from spoken_intents_training.heads import PROBE_C, fitted_head, statistics
+from spoken_intents_training.heads import PROBE_C, fitted_head, hear, statistics
 from spoken_intents_training.loop import run
 from spoken_intents_training.modeling import encode_layers, load_base
 from spoken_intents_training.recipe import load_recipe, recipe_names
@@ -103,9 +103,7 @@ def probes(speech: Path = SPEECH, base_model: str = BASE, sets: List[str] = SETS
                 measured = probe({path: pooled[name] for path, pooled in given.items()}, drawn, chosen_on)
                 right[name].append(measured["clean"])
             head = fitted_head("attention", [hidden[clip.path] for clip in drawn], targets, len(intents), seed)
-            with torch.inference_mode():
-                heard = np.array([int(head(hidden[clip.path][None], None).argmax()) for clip in chosen_on])
-            right["attention"].append(float((heard == truth).mean()))
+            right["attention"].append(float((hear(head, [hidden[clip.path] for clip in chosen_on]) == truth).mean()))
         rows += [{"set": dataset, "head": name, "clean": values, "tested": len(chosen_on)} for name, values in right.items()]
         for name, values in right.items():
             console.print(f"{dataset:8} {name:36} {np.mean(values):.1%}")
@@ -124,8 +122,8 @@ def ablation(
     most: int = typer.Option(250, help="Validation clips at most."),
 ) -> None:
     """The default recipe with one ingredient changed at a time, on validation speakers cut from the train parts."""
+    recipes = {row: replace(load_recipe("default"), **without(changes, "variant")) for row, changes in ABLATIONS.items()}
     for dataset in sets:
-        recipes = {row: replace(load_recipe("default"), **without(changes, "variant")) for row, changes in ABLATIONS.items()}
         results = Results(
             f"ablation_{dataset}", [*recipes.values()], base_model=Path(base_model).name, an_intent=an_intent, most=most
         )
@@ -150,8 +148,8 @@ def few(
     methods: str = typer.Option("probe,default,reference-short"),
 ) -> None:
     """Accuracy on the test parts against clips of an intent to learn from, drawn at random from the train parts."""
+    recipes = {method: load_recipe(method) for method in ("default", "reference-short")}
     for dataset in sets:
-        recipes = {method: load_recipe(method) for method in ("default", "reference-short")}
         results = Results(f"few_{dataset}", [*recipes.values()], base_model=Path(base_model).name)
         learnt, tested = train_part(speech, dataset), test_part(speech, dataset)
         features = dict(zip((clip.path for clip in learnt + tested), pooled(base_model, learnt + tested)))
@@ -192,11 +190,13 @@ def once(
 ) -> None:
     """The sets' own test parts, once for a recipe."""
     loaded = {name: load_recipe(name) for name in recipe_names()}
-    for dataset, name in product(sets, recipes.split(",")):
+    for dataset in sets:
         results = Results(f"once_{dataset}", [*loaded.values()], base_model=Path(base_model).name)
-        key = {"set": dataset, "name": name}
-        if not results.find(**key, recipe=identity(loaded[name])):
-            results.add(key, trained(train_part(speech, dataset), base_model, loaded[name], test_part(speech, dataset), speech))
+        learnt, tested = train_part(speech, dataset), test_part(speech, dataset)
+        for name in recipes.split(","):
+            key = {"set": dataset, "name": name}
+            if not results.find(**key, recipe=identity(loaded[name])):
+                results.add(key, trained(learnt, base_model, loaded[name], tested, speech))
 
 
 @app.command()
@@ -213,10 +213,10 @@ def bases(
         torch.manual_seed(0)
         save_base(type(load_base(student, ["-"]))(WhisperConfig.from_pretrained(base_model_source(student))), Path(folder))
         sources = {"random": folder, student: student, "teacher": teacher}
+        default = load_recipe("default")
         for dataset in sets:
-            recipes = [load_recipe("default")]
-            results = Results(f"bases_{dataset}", recipes, teacher=Path(teacher).name, an_intent=an_intent)
-            few_clips = Results(f"few_{dataset}", recipes, base_model=Path(teacher).name)
+            results = Results(f"bases_{dataset}", [default], teacher=Path(teacher).name, an_intent=an_intent)
+            few_clips = Results(f"few_{dataset}", [default], base_model=Path(teacher).name)
             for seed, base in product(range(seeds), sources):
                 key = {"set": dataset, "seed": seed, "base": base}
                 if results.find(**key):
@@ -226,8 +226,7 @@ def bases(
                     results.add(key, without(same, "an_intent", "draw", "method"))
                     continue
                 drawn, tested = draw(train_part(speech, dataset), an_intent, seed), test_part(speech, dataset)
-                recipe = replace(load_recipe("default"), seed=seed)
-                results.add(key, trained(drawn, sources[base], recipe, tested, speech, noisy=False))
+                results.add(key, trained(drawn, sources[base], replace(default, seed=seed), tested, speech, noisy=False))
 
 
 @app.command()

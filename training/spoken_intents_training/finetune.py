@@ -33,9 +33,8 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # in the model's directory, until it is complete
 CHOSEN_ON = 300  # clips at most, between poolings
-FITTED_ON = (
-    2 * SAMPLE_RATE * 3600
-)  # bytes of the clips that the classifier is fitted on, at most: 280 MB of hidden states (tiny), twice
+# Bytes of the clips that the classifier is fitted on, at most: an hour, 280 MB of hidden states of tiny, twice.
+FITTED_ON = 2 * SAMPLE_RATE * 3600
 PARITY_CLIPS = 32
 
 
@@ -223,7 +222,7 @@ def freeze(model: Any, layers: int) -> None:
 
 
 def begin_with_head(model: ShortContextClassifier, data: Examples, recipe: Recipe, checkpoint: Optional[Path]) -> None:
-    """Gives the model the recipe's head, fitted on the frozen encoder; or an unfitted one of the checkpoint's kind, to load it into."""
+    """Gives the model the recipe's head, fitted on the frozen encoder; or one of the checkpoint's kind, to load it into."""
     labels = model.config.num_labels
     if checkpoint is not None:
         pooling = json.loads((checkpoint / "config.json").read_text())["pooling"]
@@ -233,9 +232,9 @@ def begin_with_head(model: ShortContextClassifier, data: Examples, recipe: Recip
         cast(torch.nn.Module, model).to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
     pooling, why = recipe.pooling, ""
     with console.status("Fitting the classifier on the frozen encoder ..."):
-        rows = _some_of_each(np.array(data.targets), data.lengths, recipe.seed)
-        hidden = frozen_hidden(model, [data.plain(row) for row in rows])
-        targets = np.array(data.targets)[rows]
+        targets = np.array(data.targets)
+        rows = _some_of_each(targets, data.lengths, recipe.seed)
+        hidden, targets = frozen_hidden(model, [data.plain(row) for row in rows]), targets[rows]
         if pooling == "auto":
             names = cast(Dict[int, str], model.config.id2label)
             speech = [row for row, target in enumerate(targets) if names[target] != NON_SPEECH][:CHOSEN_ON]

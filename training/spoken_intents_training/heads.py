@@ -7,6 +7,7 @@ a sentence. `choose` tries both.
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
@@ -20,7 +21,7 @@ STEPS, STEP_CLIPS, RATE = 300, 16, 1e-3  # of the attention's descent, on what t
 FOLDS = 3
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """Hidden states, shape (batch, positions, width), and which positions are real -> logits, shape (batch, labels).
 
     Args:
@@ -38,9 +39,9 @@ class Head(nn.Module):
         self.register_buffer("center", torch.zeros(standardized))
         self.register_buffer("scale", torch.ones(standardized))
 
+    @abstractmethod
     def fit(self, hidden: Sequence[torch.Tensor], targets: np.ndarray, seed: int) -> None:
         """Fits it to clips' hidden states, each (positions, width), and the index of each one's label."""
-        raise NotImplementedError
 
     def _standardize_by(self, rows: torch.Tensor) -> None:
         self.center.copy_(rows.mean(dim=0))
@@ -134,12 +135,17 @@ def choose(hidden: Sequence[torch.Tensor], targets: np.ndarray, labels: int, see
     for fitted_on, heard in folds:
         for pooling in HEADS:
             head = fitted_head(pooling, [hidden[row] for row in fitted_on], targets[fitted_on], labels, seed)
-            with torch.inference_mode():
-                right[pooling] += [int(head(hidden[row][None], None).argmax()) == targets[row] for row in heard]
+            right[pooling] += (hear(head, [hidden[row] for row in heard]) == targets[heard]).tolist()
     ahead = np.subtract(right[AttentionHead.pooling], right[StatisticsHead.pooling], dtype=float)
     attend = ahead.mean() > ahead.std() / len(ahead) ** 0.5
     shares = {pooling: float(np.mean(values)) for pooling, values in right.items()}
     return (AttentionHead if attend else StatisticsHead).pooling, shares
+
+
+def hear(head: nn.Module, hidden: Sequence[torch.Tensor]) -> np.ndarray:
+    """The index of the first label of every clip's hidden states, shape (clips,)."""
+    with torch.inference_mode():
+        return np.array([int(head(clip[None], None).argmax()) for clip in hidden])
 
 
 def fitted_head(pooling: str, hidden: Sequence[torch.Tensor], targets: np.ndarray, labels: int, seed: int) -> Head:

@@ -113,7 +113,9 @@ def pad_batch(spectrograms: Sequence[np.ndarray]) -> Tuple[torch.Tensor, torch.T
 
 
 def load_base(base_model: str, labels: List[str], context: str = "short") -> WhisperForAudioClassification:
-    """A Whisper encoder with a new head of Hugging Face's for `labels`, which follows from torch's seed; one that it came with is left out.
+    """A Whisper encoder with a new head of Hugging Face's for `labels`; one that it came with is left out.
+
+    The head follows from torch's seed.
 
     Args:
         base_model: A bundled name (``whisper-mini``), a directory, or a name on the model hub. Where the hub does not

@@ -29,7 +29,8 @@ def may_be_on_hub(name: str) -> bool:
 def hub_refusal(name: str, kind: str = "model") -> str:
     """Why the hub does not give the model (or `kind`: ``dataset``) `name`, in a line; empty when it does.
 
-    Empty, too, when it is not to be asked (HF_HUB_OFFLINE). It is asked once: the hub's libraries ask six times for every file, seconds apart, with a warning each time.
+    Empty, too, when it is not to be asked (HF_HUB_OFFLINE). It is asked once: the hub's libraries ask six times for every
+    file, seconds apart, with a warning each time.
     """
     from huggingface_hub import HfApi, constants
 
