@@ -13,13 +13,16 @@ import numpy as np
 from bench import HERE, console, machine, save
 from sklearn.model_selection import StratifiedGroupKFold
 
-from spoken_intents.audio import read_audio
+from spoken_intents.audio import SAMPLE_RATE, read_audio
+from spoken_intents.features import MAX_SAMPLES
 from spoken_intents.recognizer import Recognizer
-from spoken_intents_training.augment import add_noise, telephone
+from spoken_intents_training.augment import add_noise, reverberate, telephone
 from spoken_intents_training.dataset import Clip, read_clips, read_samples
 from spoken_intents_training.evaluate import recordings
 from spoken_intents_training.finetune import train
 from spoken_intents_training.recipe import Recipe
+
+QUIET_SAMPLES = SAMPLE_RATE * 3 // 10
 
 
 class Results:
@@ -86,7 +89,10 @@ def draw(clips: Sequence[Clip], an_intent: Optional[int], seed: int) -> List[Cli
 
 
 def conditions(recognizer: Recognizer, clips: Sequence[Clip], speech: Path, noisy: bool = True) -> Dict[str, float]:
-    """Accuracy on the clips as they are and, where `noisy`, at 10 dB of recorded noise and on a telephone."""
+    """Accuracy on the clips as they are and, where `noisy`, elsewhere.
+
+    At 10 dB of recorded noise, on a telephone, 20 dB softer, in a room (0.4 s), with 300 ms of near silence at both ends.
+    """
     noises = [read_audio(path, 120) for path in recordings(speech / "noise")] if noisy else []
     right: Dict[str, List[bool]] = defaultdict(list)
     for index, clip in enumerate(clips):
@@ -96,6 +102,10 @@ def conditions(recognizer: Recognizer, clips: Sequence[Clip], speech: Path, nois
         if noisy:
             variants["noise_10_db"] = add_noise(samples, noises[index % len(noises)], 10.0, rng)
             variants["telephone"] = telephone(samples)
+            variants["soft"] = samples * np.float32(0.1)
+            variants["room"] = reverberate(samples, 0.4, 5.0, rng)
+            quiet = rng.standard_normal((2, QUIET_SAMPLES), np.float32) * np.float32(1e-4)
+            variants["loose"] = np.concatenate([quiet[0], samples, quiet[1]])[:MAX_SAMPLES]
         for name, heard in variants.items():
             recognition = recognizer.classify(heard)
             right[name].append(recognition.is_speech and recognition.intent == clip.intent)

@@ -17,7 +17,7 @@ from spoken_intents_training.augment import (
     reverberate,
     telephone,
 )
-from spoken_intents_training.recipe import Recipe
+from spoken_intents_training.recipe import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -231,4 +231,4 @@ def test_silence_and_full_scale_give_numbers(everything: Augmentation, clip: np.
 
 def test_an_unknown_augmentation_is_refused_by_the_recipe() -> None:
     with pytest.raises(ConfigError, match=r"augment takes some of gain, shift, .*blank, got echo, pitch\."):
-        Recipe(context="short", augment=("pitch", "gain", "echo"))
+        load_recipe("reference-short", augment=("pitch", "gain", "echo"))

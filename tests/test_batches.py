@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader
 from spoken_intents.audio import float_to_pcm16, pcm16_to_float
 from spoken_intents.features import MAX_FRAMES, log_mel
 from spoken_intents_training.batches import Examples, LengthBuckets, collate
-from spoken_intents_training.recipe import Recipe
+from spoken_intents_training.recipe import load_recipe
 
-SHORT = Recipe(context="short")
-VARIED = Recipe(context="short", augment=("gain", "shift", "room", "voice", "blank"), seed=5)
+SHORT = load_recipe("reference-short")
+VARIED = load_recipe("reference-short", augment=("gain", "shift", "room", "voice", "blank"), seed=5)
 
 
 def rows(sampler: LengthBuckets, epoch: int = 0) -> List[int]:
@@ -98,7 +98,7 @@ def test_an_example_is_the_log_mel_of_its_clip(clips: List[np.ndarray]) -> None:
 
 
 def test_the_reference_recipes_examples_are_30_s(clips: List[np.ndarray]) -> None:
-    data = Examples(clips, [0, 1, 1], ["a", "b", "c"], Recipe(), 128)
+    data = Examples(clips, [0, 1, 1], ["a", "b", "c"], load_recipe("reference"), 128)
     assert data.padded
     assert {data[0, row]["input_features"].shape for row in range(3)} == {(128, MAX_FRAMES)}
     assert {data.plain(row).shape for row in range(3)} == {(128, MAX_FRAMES)}
@@ -111,7 +111,7 @@ def test_an_example_is_varied_anew_in_every_epoch_and_the_same_in_each(clips: Li
         np.testing.assert_array_equal(data[0, row]["input_features"], again[0, row]["input_features"])
         epochs = {data[epoch, row]["input_features"].tobytes() for epoch in range(6)}
         assert len(epochs) == 6
-    other = Examples(clips, [0, 1, 1], ["a", "b", "c"], Recipe(context="short", augment=VARIED.augment, seed=6), 80)
+    other = Examples(clips, [0, 1, 1], ["a", "b", "c"], load_recipe("reference-short", augment=VARIED.augment, seed=6), 80)
     assert other[0, 0]["input_features"].tobytes() != data[0, 0]["input_features"].tobytes()
     np.testing.assert_array_equal(data.plain(0), other.plain(0))  # measured as they are
 

@@ -19,9 +19,9 @@ from spoken_intents_training import finetune, loop
 from spoken_intents_training.dataset import Clip, read_samples
 from spoken_intents_training.distill import save_base
 from spoken_intents_training.modeling import ShortContextClassifier
-from spoken_intents_training.recipe import Recipe
+from spoken_intents_training.recipe import Recipe, load_recipe
 
-RECIPE = Recipe(context="short", epochs=2, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-3, pooling="statistics")
+RECIPE = load_recipe("reference-short", epochs=2, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-3, pooling="statistics")
 
 
 def trained(clips: List[Clip], base: str, out: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from spoken_intents.errors import ConfigError, DataError
 from spoken_intents_training import conditions
 from spoken_intents_training.crossvalidate import GROUPINGS, cross_validate, folds
 from spoken_intents_training.dataset import Clip, read_clips
-from spoken_intents_training.recipe import Recipe
+from spoken_intents_training.recipe import load_recipe
 
 
 def made_up(rng: random.Random, speakers: int, transcripts: int) -> List[Clip]:
@@ -150,7 +150,7 @@ def test_a_group_that_is_too_large_for_a_fold_is_refused() -> None:
 
 
 def test_every_clip_gets_one_recognition(tiny_base: str, buzzes: Path) -> None:
-    recipe = Recipe(context="short", epochs=2, batch_size=4, learning_rate=2e-3, pooling="statistics")
+    recipe = load_recipe("reference-short", epochs=2, batch_size=4, learning_rate=2e-3, pooling="statistics")
     clips = [replace(clip, speaker=f"speaker {i // 2}") for i, clip in enumerate(read_clips(buzzes))]
     tested, _ = folds(clips, 2)
     also: List[Tuple[str, List[Clip]]] = []
@@ -169,7 +169,7 @@ def test_a_fold_that_leaves_one_intent_cannot_be_learnt_from(tiny_base: str, buz
     clips = read_clips(buzzes)
     every_low = [index for index, clip in enumerate(clips) if clip.intent == "low"]
     with pytest.raises(DataError, match="at least two are needed"):
-        next(cross_validate(clips, tiny_base, Recipe(context="short"), [every_low]))
+        next(cross_validate(clips, tiny_base, load_recipe("reference-short"), [every_low]))
 
 
 # ---------------------------------------------------------------- the command
@@ -178,7 +178,7 @@ def test_a_fold_that_leaves_one_intent_cannot_be_learnt_from(tiny_base: str, buz
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
     (tmp_path / "recipe.yml").write_text(
-        "context: short\nepochs: 7\nbatch_size: 4\nlearning_rate: 0.002\npooling: statistics\nnon_speech_share: 0.1\n"
+        "context: short\nepochs: 7\nmin_steps: 0\nbatch_size: 4\nlearning_rate: 0.002\npooling: statistics\naugment: []\n"
     )
     return tmp_path / "recipe.yml"
 

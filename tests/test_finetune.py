@@ -29,12 +29,12 @@ from spoken_intents_training.finetune import begin_with_head, fit_temperature, f
 from spoken_intents_training.heads import HEADS
 from spoken_intents_training.modeling import load_base
 from spoken_intents_training.nonspeech import non_speech_clips
-from spoken_intents_training.recipe import Recipe
+from spoken_intents_training.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RECIPE = Recipe(
-    context="short",
+RECIPE = load_recipe(
+    "reference-short",
     epochs=6,
     batch_size=4,
     learning_rate=2e-3,
@@ -45,7 +45,7 @@ RECIPE = Recipe(
     non_speech_share=0.1,
     held_out_share=0.1,
 )
-QUICK = Recipe(context="short", epochs=1, batch_size=8, learning_rate=1e-3)
+QUICK = load_recipe("reference-short", epochs=1, batch_size=8, learning_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_a_lone_clip_is_a_warning(tiny_base: str, clips: List[Clip], tmp_path: P
 
 
 def test_the_reference_recipe_trains_the_stock_class_on_padded_clips(tiny_base: str, clips: List[Clip], tmp_path: Path) -> None:
-    described = train(clips[:3], tiny_base, Recipe(), tmp_path)
+    described = train(clips[:3], tiny_base, load_recipe("reference"), tmp_path)
     assert described["labels"] == ["high", "low"], "no noises were made up"
     assert described["log"][-1]["step"] == 9  # three clips, three epochs, one clip a step
     assert described["front_end"]["padded"] is True

@@ -23,8 +23,8 @@ from spoken_intents_training.loop import last_checkpoint
 pytestmark = pytest.mark.slow
 
 RECIPE = {
-    "context": "short",
     "epochs": 5,
+    "min_steps": 0,
     "batch_size": 4,  # two for each process
     "learning_rate": 1e-3,
     "pooling": "auto",
@@ -34,6 +34,7 @@ RECIPE = {
     "max_grad_norm": 1.0,
     "non_speech_share": 0.06,
     "held_out_share": 0.1,
+    "precision": "fp32",
 }
 STEPS_AN_EPOCH = 8  # 22 clips and 10 noises
 TORCHRUN = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2"]

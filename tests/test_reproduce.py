@@ -48,7 +48,7 @@ def test_the_reference_task_is_measured_from_either_layout_and_gone_on_with(
     for module in (bench, reproduce):
         monkeypatch.setattr(module, "HERE", tmp_path)
     monkeypatch.chdir(tmp_path)
-    Path("small.yml").write_text("context: short\nepochs: 1\nbatch_size: 8\n")
+    Path("small.yml").write_text("epochs: 1\nmin_steps: 0\npooling: statistics\n")
 
     def measured(layout: str) -> Dict[str, Any]:
         """What lies in the file of results when the benchmark has ended."""

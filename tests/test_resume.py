@@ -19,12 +19,12 @@ from spoken_intents.recognizer import Recognizer
 from spoken_intents_training.dataset import Clip, read_samples
 from spoken_intents_training.finetune import CHECKPOINTS, checkpoint_directory, train
 from spoken_intents_training.loop import COMPLETE, last_checkpoint
-from spoken_intents_training.recipe import Recipe
+from spoken_intents_training.recipe import Recipe, load_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RECIPE = Recipe(
-    context="short",
+RECIPE = load_recipe(
+    "reference-short",
     epochs=10,
     batch_size=4,
     learning_rate=1e-3,

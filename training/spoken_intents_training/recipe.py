@@ -17,7 +17,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class Recipe:
-    """The defaults are the reference recipe.
+    """Every setting; what a user's recipe leaves out `load_recipe` takes from ``default``.
 
     Attributes:
         context: What the encoder sees of a clip: ``padded`` (Hugging Face's class, every clip padded to 30 s) or
@@ -42,22 +42,22 @@ class Recipe:
         seed: Of everything random.
     """
 
-    context: str = "padded"
-    epochs: int = 3
-    min_steps: int = 0
-    batch_size: int = 1
-    learning_rate: float = 1e-5
-    head_learning_rate: Optional[float] = None
-    pooling: str = "mean"
-    augment: Tuple[str, ...] = ()
-    frozen_layers: int = 0
-    warmup_share: float = 0.0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 0.0
-    precision: str = "fp32"
-    non_speech_share: float = 0.0
-    held_out_share: float = 0.0
-    seed: int = 0
+    context: str
+    epochs: int
+    min_steps: int
+    batch_size: int
+    learning_rate: float
+    head_learning_rate: Optional[float]
+    pooling: str
+    augment: Tuple[str, ...]
+    frozen_layers: int
+    warmup_share: float
+    weight_decay: float
+    max_grad_norm: float
+    precision: str
+    non_speech_share: float
+    held_out_share: float
+    seed: int
 
     def __post_init__(self) -> None:
         require(self.context in ("padded", "short"), f"context takes padded or short, got {self.context}.")
@@ -91,13 +91,13 @@ class Recipe:
 
 
 def load_recipe(recipe: Union[str, Mapping[str, Any]], **changes: Any) -> Recipe:
-    """The recipe of that name, file or mapping, with `changes` on top.
+    """The recipe of that name, file or mapping, with `changes` on top; settings it leaves out are those of ``default``.
 
     Raises:
         ConfigError: No such recipe, or a setting it does not know.
     """
-    values, where = recipe_values(recipe)
-    return settings_from(Recipe, {**values, **changes}, where)
+    values, where = _written(recipe)
+    return settings_from(Recipe, {**_written("default")[0], **values, **changes}, where)
 
 
 def overrides(epochs: Optional[int] = None, seed: Optional[int] = None) -> Dict[str, int]:
@@ -111,7 +111,7 @@ def recipe_names() -> List[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yml"))
 
 
-def recipe_values(recipe: Union[str, Mapping[str, Any]]) -> Tuple[Mapping[str, Any], str]:
+def _written(recipe: Union[str, Mapping[str, Any]]) -> Tuple[Mapping[str, Any], str]:
     """The settings a recipe gives, as written, and what to call it in messages.
 
     Raises:

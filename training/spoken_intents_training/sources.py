@@ -8,7 +8,7 @@ from typing import Any, Iterable, List, Mapping, Union
 from spoken_intents import __version__
 from spoken_intents.audio import SUFFIXES
 from spoken_intents.recognizer import FORMAT
-from spoken_intents_training.recipe import recipe_values
+from spoken_intents_training.recipe import load_recipe
 
 BASE_MODELS = Path(__file__).parent / "base_models"
 HUB_TIMEOUT_S = 10
@@ -68,7 +68,7 @@ def training_fingerprint(base_model: str, recipe: Union[str, Mapping[str, Any]],
     parts = [
         __version__,
         str(FORMAT),
-        repr(sorted(recipe_values(recipe)[0].items())),
+        repr(load_recipe(recipe)),
         files_fingerprint(weights),
         files_fingerprint(clips),
     ]
