@@ -10,7 +10,7 @@ import platform
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 import numpy as np
 import typer
@@ -67,17 +67,14 @@ def accuracy(
     recipe: str = typer.Option("default"),
     train_data: Path = typer.Option(PROJECT / "data/nlu_spoken.yml", help="nlu.yml or CSV (its split train)."),
     test_data: Path = typer.Option(PROJECT / "audio/manifest.csv", help="nlu.yml or CSV (its split test)."),
-    model: Optional[Path] = typer.Option(None, help="A model's directory, instead of training one."),
     name: str = typer.Option("bundled", help="What to call the results."),
 ) -> None:
     """Train, then test int8 and fp32 on clips of other speakers; how often int8 says the same."""
     tested = [clip for clip in read_clips(test_data) if clip.split != "train"]
     with tempfile.TemporaryDirectory() as folder:
-        out = model or Path(folder)
-        if model is None:
-            learnt = [clip for clip in read_clips(train_data) if clip.split != "test"]
-            train(learnt, base_model, load_recipe(recipe), out)
-        recognizers = {precision: Recognizer(out, precision) for precision in ("int8", "fp32")}
+        learnt = [clip for clip in read_clips(train_data) if clip.split != "test"]
+        train(learnt, base_model, load_recipe(recipe), Path(folder))
+        recognizers = {precision: Recognizer(Path(folder), precision) for precision in ("int8", "fp32")}
         figures = {precision: measured(recognizer, tested) for precision, recognizer in recognizers.items()}
         same = sum(
             recognizers["int8"].classify(samples).intent == recognizers["fp32"].classify(samples).intent

@@ -10,7 +10,14 @@ import numpy as np
 from bench import HERE
 from scipy.stats import t
 
-CONDITIONS = {"clean": "clean", "noise_10_db": "10 dB", "telephone": "telephone"}
+CONDITIONS = {
+    "clean": "clean",
+    "noise_10_db": "10 dB",
+    "telephone": "telephone",
+    "soft": "soft",
+    "room": "room",
+    "loose": "loose",
+}
 
 
 def rows_of(pattern: str) -> List[Dict[str, Any]]:
@@ -26,9 +33,15 @@ def mean_and_interval(values: Sequence[float]) -> str:
     return f"{np.mean(values):.1%} ± {half:.1%}"
 
 
+def mean_of(values: Sequence[float]) -> str:
+    """The mean, and of how many where there are several."""
+    several = f" ({len(values)})" if len(values) > 1 else ""
+    return f"{np.mean(values):.1%}{several}" if len(values) else ""
+
+
 def main() -> None:
     """Prints the tables of docs/training.md, in Markdown, from the JSON in results/."""
-    for name, title in (("probes", "head"), ("ablation_an4_fp32", "row"), ("ablation_an4", "row"), ("ablation_coffee", "row")):
+    for name, title in (("probes", "head"), ("ablation_an4", "row"), ("ablation_coffee", "row")):
         rows = rows_of(name)
         if not rows:
             continue
@@ -41,7 +54,7 @@ def main() -> None:
         print(f"| | {' | '.join(f'{d}, {CONDITIONS[key]}' for d, key in columns)} |\n|---|{'---|' * len(columns)}")
         for row in dict.fromkeys(row[title] for row in rows):
             cells = [np.ravel([r[key] for r in rows if (r[title], r["set"]) == (row, d) and key in r]) for d, key in columns]
-            print(f"| {row} | {' | '.join(f'{np.mean(cell):.1%}' if len(cell) else '' for cell in cells)} |")
+            print(f"| {row} | {' | '.join(mean_of(cell) for cell in cells)} |")
         print()
     for dataset in ("an4", "coffee"):
         rows = rows_of(f"few_{dataset}")

@@ -54,7 +54,8 @@ def classify(
     recognizer = Recognizer(model)
     for file in files:
         recognition = recognizer.classify(read_audio(file, MAX_SAMPLES / SAMPLE_RATE))
-        table = Table(title=escape(str(file)), box=None, title_justify="left", show_header=False)
+        console.print(escape(str(file)), style="bold", highlight=False, soft_wrap=True)
+        table = Table(box=None, show_header=False)
         if not recognition.is_speech:
             table.add_row("(no speech)", f"{recognition.non_speech:.1%}")
         for intent, confidence in recognition.ranking[:top]:

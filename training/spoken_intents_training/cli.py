@@ -8,16 +8,15 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 
 from spoken_intents.errors import ConfigError, DataError, DivergedError, SpokenIntentsError
 from spoken_intents.recognizer import MODEL_JSON, Recognizer
-from spoken_intents_training.cli_import import importing
+from spoken_intents_training.cli_import import importing, progress
 from spoken_intents_training.files import write_whole
 
 typed = typer.Typer()
@@ -50,7 +49,7 @@ def check(
     from spoken_intents_training.check import check as look
     from spoken_intents_training.check import read_data
 
-    found = look(read_data(data, test), _progress("Listening"))
+    found = look(read_data(data, test), progress("Listening"))
     for table in found.tables():
         console.print(table)
     console.print(f"\n{found}", highlight=False)
@@ -152,7 +151,7 @@ def evaluate(
         raise DataError(f"{data}: no clip has the split {split}; splits found: {found}.")
     measure_further = _further(out_of_scope, conditions, noise)
     recognizer = Recognizer(model)
-    result = measure(recognizer, clips, _progress("Listening"))
+    result = measure(recognizer, clips, progress("Listening"))
     result = replace(result, **measure_further(recognizer, clips))
     _tell(result, recognizer.description, json_file, report, plots)
 
@@ -168,9 +167,9 @@ def _further(
     noises = None if noise is None else read_noises(noise)
 
     def measure(recognizer: Recognizer, clips: Sequence[Any]) -> Dict[str, List[Any]]:
-        heard: List[Any] = hear(recognizer, outside, _progress("Out of scope"))
+        heard: List[Any] = hear(recognizer, outside, progress("Out of scope"))
         wanted = conditions or noise is not None
-        rows = measure_conditions(recognizer.classify, clips, noises, progress=_progress("In noise")) if wanted else []
+        rows = measure_conditions(recognizer.classify, clips, noises, progress=progress("In noise")) if wanted else []
         return {"out_of_scope": heard, "conditions": rows}
 
     return measure
@@ -267,10 +266,6 @@ def _write_plots(figures: Dict[str, Any], directory: Path) -> None:
     for name, figure in evaluation_plots(figures).items():
         write_whole(directory / f"{name}.png", png(figure))
     console.print(f"Pictures: {escape(str(directory))}", highlight=False, soft_wrap=True)
-
-
-def _progress(doing: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
-    return lambda items: track(items, doing, console=Console(stderr=True), transient=True)
 
 
 def _require_file(option: str, file: Optional[Path]) -> None:

@@ -1,7 +1,7 @@
 """The command ``spoken-intents import``."""
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 import typer
 from rich.console import Console
@@ -11,6 +11,11 @@ from rich.progress import track
 importing = typer.Typer(no_args_is_help=True)
 console = Console()
 PROJECT = typer.Option(..., "--out", help="A Rasa project, or a directory to be made.")
+
+
+def progress(doing: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    """Goes through a sequence with a bar, on stderr, that is gone when it ends."""
+    return lambda items: track(items, doing, console=Console(stderr=True), transient=True)
 
 
 @importing.callback()
@@ -76,9 +81,7 @@ def import_folder(
 def _import(recordings: Any, out: Path) -> None:
     from spoken_intents_training.project import NLU, import_recordings
 
-    imported = import_recordings(
-        recordings, out, lambda items: track(items, "Importing", console=Console(stderr=True), transient=True)
-    )
+    imported = import_recordings(recordings, out, progress("Importing"))
     console.print(imported.table())
     if not imported.written:
         console.print("\nEverything was there already; nothing was changed.")
