@@ -1,7 +1,7 @@
 """Figures of the bundled corpus and of one classification, as tables and as JSON beside this file.
 
-python benchmarks/bench.py accuracy [--seeds 1]     # train on the bundled clips, test on the other synthesizer
-python benchmarks/bench.py speed                    # milliseconds for an utterance, int8 and fp32
+python benchmarks/bench.py accuracy    # train on the bundled clips, test on the other synthesizer
+python benchmarks/bench.py speed       # milliseconds for an utterance, int8 and fp32
 """
 
 import json
@@ -84,7 +84,7 @@ def accuracy(
     seconds = described["metrics"]["seconds"]
     console.print(f"int8 and fp32 say the same of {same} of {len(tested)} clips; trained in {seconds:.0f} s")
     parity = {"same_first_intent": same, "n": len(tested), "at_export": described["parity"]}
-    kept = {key: described[key] for key in ("recipe", "base_model", "temperature", "suggested_threshold", "metrics")}
+    kept = {key: described[key] for key in ("recipe", "pooling", "base_model", "temperature", "suggested_threshold", "metrics")}
     save(f"accuracy_{name}", {"train_seconds": seconds, "model": kept, "parity": parity, "test": figures})
 
 

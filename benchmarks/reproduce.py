@@ -10,12 +10,13 @@ random split, 450/113. Hours without a GPU; what is measured is kept in results/
 import json
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import typer
 from bench import HERE, console, save
 from rich.table import Table
+from trials import identity
 
 from spoken_intents.recognizer import Recognizer
 from spoken_intents_training.crossvalidate import cross_validate, folds
@@ -32,7 +33,7 @@ TEST_SHARE = 0.2
 def five_fold(clips: List[Clip], base_model: str, recipe: str) -> Evaluation:
     """Every clip heard by a model that did not learn it."""
     heard: Dict[int, Any] = {}
-    tested, _ = folds(clips, 5)
+    tested, _ = folds(clips, 5, "transcript")
     for recognitions in cross_validate(clips, base_model, load_recipe(recipe), tested):
         heard.update(recognitions)
     return Evaluation(clips, [heard[index] for index in range(len(clips))])
@@ -65,29 +66,40 @@ def main(
     recordings = from_minds14("en-US", source)
     import_recordings(recordings, data)
     clips = read_clips(data / "audio/manifest.csv")
-    task = {"base_model": base_model, "clips": len(clips), "left_out": len(recordings) - len(clips)}
+    task = {"clips": len(clips), "left_out": len(recordings) - len(clips)}
     experiments = {"5-fold": five_fold, "random split {}/{}".format(*split_sizes(len(clips))): random_split}
     file = HERE / "results" / f"{results}.json"
     before = json.loads(file.read_text()) if file.is_file() else {}
-    rows = {(row["recipe"], row["experiment"]): row for row in before.get("rows", []) if before.get("task") == task}
+    if before and before["task"] != task:
+        raise typer.BadParameter(f"{file} holds figures of other clips. Name another file: --results")
+    rows: List[Dict[str, Any]] = before.get("rows", [])
+    wanted = []
     for recipe in recipes.split(","):
         for name, experiment in experiments.items():
-            if (recipe, name) in rows:
+            key = {"base_model": base_model, "recipe": recipe, "settings": identity(load_recipe(recipe)), "experiment": name}
+            row = next((row for row in rows if key.items() <= row.items()), None)
+            if row:
                 console.print(f"{recipe}, {name}: measured before.")
-                continue
-            figures = experiment(clips, base_model, recipe).as_json()
-            rows[recipe, name] = {"recipe": recipe, "experiment": name, **figures}
-            save(results, {"task": task, "rows": list(rows.values())})
-    console.print(_table(rows))
+            else:
+                row = {**key, **experiment(clips, base_model, recipe).as_json()}
+                rows.append(row)
+                save(results, {"task": task, "rows": rows})
+            wanted.append(row)
+    console.print(_table(wanted))
 
 
-def _table(rows: Dict[Tuple[str, str], Dict[str, Any]]) -> Table:
+def _table(rows: Sequence[Dict[str, Any]]) -> Table:
     table = Table("recipe", "experiment", "accuracy", "95 % interval", "macro-F1", "calibration error", box=None)
-    for (recipe, name), row in rows.items():
+    for row in rows:
         low, high = row["accuracy_95"]
         error = row["calibration"]["error"] if row["calibration"] else float("nan")
         table.add_row(
-            recipe, name, f"{row['accuracy']:.1%}", f"{low:.1%} to {high:.1%}", f"{row['macro_f1']:.1%}", f"{error:.3f}"
+            row["recipe"],
+            row["experiment"],
+            f"{row['accuracy']:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            f"{row['macro_f1']:.1%}",
+            f"{error:.3f}",
         )
     return table
 

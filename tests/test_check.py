@@ -15,7 +15,7 @@ from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import AudioError, DataError
 from spoken_intents.recognizer import NON_SPEECH
 from spoken_intents_training.check import check, read_data, similar
-from spoken_intents_training.dataset import Clip, read_samples
+from spoken_intents_training.dataset import Clip, hold_out, read_samples
 from spoken_intents_training.findings import KINDS, CheckReport, Finding
 from spoken_intents_training.sound import measure
 
@@ -261,7 +261,7 @@ def test_the_name_of_noise_is_reserved(healthy: List[Clip]) -> None:
 
 def test_an_intent_in_the_test_alone_cannot_be_learnt(healthy: List[Clip]) -> None:
     findings = found(renamed(healthy, 10, intent="address"))
-    assert list(findings) == ["unlearnt_intents"]
+    assert list(findings) == ["unlearnt_intents"] and findings["unlearnt_intents"].severity == "error", "evaluate refuses it"
     assert findings["unlearnt_intents"].examples == ["address"]
 
 
@@ -272,13 +272,15 @@ def test_an_intent_that_is_not_in_the_test_is_not_measured(healthy: List[Clip]) 
 
 
 @pytest.mark.parametrize(
-    ("clips", "kinds"), [(1, ["unmeasured_intents", "few_clips"]), (4, ["few_clips"]), (9, ["few_clips"]), (10, [])]
+    ("clips", "kinds"), [(1, ["unmeasured_intents", "few_clips"]), (9, ["unmeasured_intents", "few_clips"]), (10, [])]
 )
 def test_intents_with_too_few_clips(clips: int, kinds: List[str], healthy: List[Clip]) -> None:
-    """Without a test, some of four or more are held out."""
-    learnt = [clip for clip in healthy if clip.split == "train"]
-    findings = found(learnt[: 10 + clips])
+    """Without a test, some of ten or more an intent are held out, and none where there are fewer."""
+    learnt = [clip for clip in healthy if clip.split == "train"][: 10 + clips]
+    findings = found(learnt)
     assert list(findings) == kinds
+    unmeasured = set(findings["unmeasured_intents"].examples) if kinds else set()
+    assert unmeasured == {"balance", "freeze"} - {clip.intent for clip in hold_out(learnt, 0.1, 0)[1]}
     if kinds:
         assert findings["few_clips"].examples == [f"freeze ({clips})"]
 

@@ -101,6 +101,24 @@ def test_train_writes_the_whole_artefact(model: Path) -> None:
     assert (model / "model.onnx").stat().st_size < (model / "model.fp32.onnx").stat().st_size / 2
 
 
+def test_evaluate_says_when_it_is_shown_what_was_learnt(model: Path, tmp_path: Path) -> None:
+    rows = (model.parent / "data.csv").read_text().splitlines()
+    for split, said in (("train", True), ("test", False)):
+        done = command("evaluate", "--model", model, "--data", model.parent / "data.csv", "--split", split)
+        assert done.returncode == 0 and ("These are the clips that the model learnt from" in words(done.stdout)) == said, rows
+
+
+def test_a_complete_model_is_not_taken_for_the_end_of_another_training(model: Path) -> None:
+    arguments = ("train", model.parent / "data.csv", "--out", model, "--resume")
+    done = command(*arguments, "--base-model", "whisper-mini", "--epochs", "1")
+    assert done.returncode == 0 and "is complete: there is nothing to resume" in words(done.stdout)
+    done = command(*arguments, "--base-model", "openai/whisper-base.en")
+    assert done.returncode == 1
+    assert "holds a complete model, made with another base model and another recipe: there is nothing to resume" in words(
+        done.stderr
+    )
+
+
 def test_evaluate_counts_only_the_split(model: Path, tmp_path: Path) -> None:
     done = command(
         "evaluate", "--model", model, "--data", model.parent / "data.csv", "--split", "test", "--json", tmp_path / "out.json"
@@ -180,6 +198,14 @@ def test_train_wants_a_directory(below: str, tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "taken").write_text("")
     assert called("train", tmp_path / "no_such_data.csv", "--out", tmp_path / "taken" / below) == 1
     assert f"{tmp_path}/taken is no directory that can be written to" in words(capsys.readouterr().err)
+
+
+def test_train_wants_a_directory_for_tensorboard(buzzes: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "taken").write_text("")
+    arguments = ("--base-model", "any", "--out", tmp_path / "out", "--tensorboard", tmp_path / "taken")
+    assert called("train", buzzes, *arguments) == 1
+    assert f"--tensorboard {tmp_path}/taken: {tmp_path}/taken is no directory" in words(capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
 
 
 # ------------------------------------------------------------------ a training that is refused or fails leaves nothing in the way

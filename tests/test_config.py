@@ -187,7 +187,7 @@ def test_a_typo_in_a_recipe_names_what_there_is(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
-    for name in ("refrence", str(tmp_path / "none.yml"), str(tmp_path)):
+    for name in ("refrence", str(tmp_path / "none.yml"), str(tmp_path), "x" * 300):
         with pytest.raises(ConfigError, match=r"neither a recipe's name \(default, reference, reference-short\) nor a file"):
             load_recipe(name)
 
@@ -223,6 +223,7 @@ def test_a_file_that_is_no_yaml(tmp_path: Path, content: bytes) -> None:
         ({"non_speech_share": 1.0}, "non_speech_share takes 0 to below 1, got 1.0"),
         ({"held_out_share": 1.5}, "held_out_share takes 0 to below 1, got 1.5"),
         ({"weight_decay": -1}, "weight_decay takes 0 or more, got -1"),
+        ({"weight_decay": float("inf")}, "weight_decay takes 0 or more, got inf"),
         ({"max_grad_norm": -1}, "max_grad_norm takes 0 (no clipping) or more, got -1"),
         ({"min_steps": -1}, "min_steps takes 0 to 100000, got -1"),
         ({"min_steps": 100_001}, "min_steps takes 0 to 100000, got 100001"),
@@ -230,7 +231,7 @@ def test_a_file_that_is_no_yaml(tmp_path: Path, content: bytes) -> None:
         ({"context": "short", "pooling": "max"}, "pooling takes auto, mean, statistics, attention, got max"),
         ({"context": "padded", "pooling": "statistics"}, "pooling: statistics needs context: short"),
         ({"context": "padded"}, "pooling: auto needs context: short"),
-        ({"context": "padded", "pooling": "mean"}, "augment: voice changes a clip's length and needs context: short"),
+        ({"context": "padded", "pooling": "mean", "augment": ["voice"]}, "augment: voice changes a clip's length and needs context: short"),
         ({"augment": ["echo"]}, "augment takes some of gain, shift, room, noise, telephone, voice, blank, got echo"),
         ({"augment": "gain"}, "augment takes a list, got 'gain'"),
         ({"augment": [1]}, "augment takes text, got 1"),

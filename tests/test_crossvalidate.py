@@ -208,10 +208,15 @@ def test_the_command_measures_what_evaluate_does(
         (("--noise", "missing"), "missing: no such directory"),
         (("--out-of-scope", "missing.csv"), "missing.csv: no such file"),
         (("--epochs", "0"), "epochs takes 1 to 1000"),
+        (("--out-of-scope", "broken"), "broken.wav: cannot be read as audio"),
     ],
 )
 def test_the_command_refuses_before_it_trains(
-    option: Tuple[str, str], reason: str, buzzes: Path, capsys: pytest.CaptureFixture
-) -> None:
+    option: Tuple[str, str], reason: str, buzzes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/broken.wav").write_text("no audio")
     assert called("cross-validate", buzzes, "--base-model", "never/looked/for", *option) == 1
     assert reason in words(capsys.readouterr().err)

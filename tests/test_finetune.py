@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from spoken_intents.audio import SAMPLE_RATE
-from spoken_intents.errors import DataError, ModelError, TrainingError
+from spoken_intents.errors import DataError, DivergedError, ModelError, TrainingError
 from spoken_intents.recognizer import ENCODER, NON_SPEECH, Recognizer
 from spoken_intents_training import finetune
 from spoken_intents_training.batches import Examples
@@ -278,6 +278,25 @@ def test_a_loss_that_is_no_number_stops_it_and_names_step_and_clips(tiny_base: s
     with pytest.raises(TrainingError, match=words):
         train(clips, base, replace(QUICK, batch_size=2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("pooling", ["auto", "statistics"])
+def test_a_base_model_with_broken_weights_stops_it_before_a_head_is_fitted(
+    pooling: str, tiny_base: str, clips: List[Clip], tmp_path: Path
+) -> None:
+    base = poisoned(tiny_base, tmp_path / "base", layer_norm__weight=lambda tensor: tensor * torch.nan)
+    words = r"The base model answers with what is no number, on 32 of 32 clips such as (low|high)\d+\.wav"
+    with pytest.raises(DivergedError, match=words):
+        train(clips, base, replace(RECIPE, pooling=pooling, held_out_share=0.0), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(
+    tiny_base: str, clips: List[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(TrainingError, match="batch_size: 8 cannot be shared out among 3 processes"):
+        train(clips, tiny_base, QUICK, tmp_path)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -251,6 +252,16 @@ def test_one_folder_too_high(names: Tuple[str, ...], hint: Any, tmp_path: Path, 
     message = f"{tmp_path}/data: {len(names)} recording(s), all of speech; at least two intents are needed." + hint
     assert words(capsys.readouterr().err).endswith(f"Error: {message.format(tmp_path / 'data')}")
     assert not (tmp_path / "bot").exists()
+
+
+def test_what_was_imported_into_the_folder_itself_is_no_intent(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in ("balance/1.wav", "freeze/1.wav"):
+        record(tmp_path / name)
+    for out in ("", "bot"):
+        for said in ("in all 2", "Everything was there already"):
+            assert called("import", "folder", tmp_path, "--out", tmp_path / out) == 0
+            assert said in words(capsys.readouterr().out)
+        shutil.rmtree(tmp_path / out / "audio")
 
 
 # ---------------------------------------------------------------- recordings that cannot be used

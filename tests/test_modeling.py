@@ -34,6 +34,7 @@ from spoken_intents.recognizer import (
     read_model_json,
     softmax,
 )
+from spoken_intents_training import export as export_module
 from spoken_intents_training.export import EXPORTING, export, load_weights
 from spoken_intents_training.heads import HEADS, AttentionHead
 from spoken_intents_training.modeling import ShortContextClassifier, encode, load_base, pad_batch
@@ -258,6 +259,23 @@ def test_any_whisper_gives_an_artefact(tmp_path: Path, kind: str, pooling: str) 
     recognizer = Recognizer(tmp_path / "out", "fp32")
     assert recognizer.front_end.n_mels == n_mels == (128 if "128" in kind else 80)
     np.testing.assert_allclose(recognizer.logits(samples), alone(loaded, log_mel(samples, n_mels)), atol=1e-3)
+
+
+def test_weights_that_a_graph_cannot_hold_lie_beside_it(
+    tmp_path: Path, model: ShortContextClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described, samples = {"labels": LABELS, "temperature": 1.0}, samples_of(1.0, 0)
+    export(model, tmp_path, described, [log_mel(samples)])
+    wanted = {precision: Recognizer(tmp_path, precision).logits(samples) for precision in ("fp32", "int8")}
+    names = {file.name for file in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(export_module, "PROTOBUF_BYTES", 1000)
+        export(model, tmp_path, described, [log_mel(samples)])
+    assert {file.name for file in tmp_path.iterdir()} - names == {"model.fp32.onnx.data"}
+    for precision, logits in wanted.items():
+        np.testing.assert_allclose(Recognizer(tmp_path, precision).logits(samples), logits, atol=0.02)
+    export(model, tmp_path, described, [log_mel(samples)])
+    assert {file.name for file in tmp_path.iterdir()} == names
 
 
 @pytest.mark.parametrize("bytes_kept", [0, 100, 5_000])

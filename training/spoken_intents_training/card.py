@@ -94,13 +94,17 @@ def _plain_name(base_model: str) -> str:
 
 def _table(rows: Dict[str, Any]) -> List[str]:
     shown = {name: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value for name, value in rows.items()}
-    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in shown.items())]
+    return ["| | |", "|---|---|", *(f"| {name} | {'none' if value in (None, '') else value} |" for name, value in shown.items())]
 
 
 def _accuracy(metrics: Dict[str, Any]) -> str:
     if not metrics["held_out"]:
         return "Not measured: every clip was learnt from. `spoken-intents evaluate` measures it on other clips."
     return (
-        f"{metrics['right']} of {metrics['n']} clips that were held out of training were heard right ({metrics['accuracy']:.1%}); "
-        f"{metrics['noises_rejected']} of {metrics['noises']} held-out noises were told from speech."
+        f"{metrics['right']} of {metrics['n']} clips that were held out of training were heard right ({metrics['accuracy']:.1%})"
+        + (
+            f"; {metrics['noises_rejected']} of {metrics['noises']} held-out noises were told from speech."
+            if metrics["noises"]
+            else "."
+        )
     )

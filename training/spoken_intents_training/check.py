@@ -15,11 +15,10 @@ from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence,
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import DataError
 from spoken_intents.recognizer import NON_SPEECH
-from spoken_intents_training.dataset import Clip, read_clips
+from spoken_intents_training.dataset import FEW, Clip, read_clips
 from spoken_intents_training.findings import COLOURS, KINDS, CheckReport, Finding
 from spoken_intents_training.sound import Sound, measure
 
-MEASURABLE = 4  # clips of an intent: of fewer, training holds none out
 ENOUGH = 10  # clips of an intent
 IMBALANCE = 10  # how often the smallest intent may go into the largest
 COMMAND_WORDS = 2  # what is longer is a sentence, which people say in many ways
@@ -111,11 +110,13 @@ def _of_splits(learnt: Sequence[Clip], tested: Sequence[Clip]) -> Iterator[Findi
 def _of_intents(learnt: "Counter[str]", tested: "Counter[str]") -> Iterator[Finding]:
     counts = learnt or tested
     largest, most = max(counts.items(), key=lambda item: item[1], default=("", 0))
+    # Without a test, some clips are held out: of intents that have enough, when there are enough in all.
+    measured_from = FEW if sum(learnt.values()) >= FEW * len(learnt) else most + 1
     texts = {
         "one_intent": [", ".join(counts) or "none"] if len(counts) < 2 else [],
         "reserved_intent": {NON_SPEECH} & {*learnt, *tested},
         "unlearnt_intents": [intent for intent in tested if learnt and intent not in learnt],
-        "unmeasured_intents": [name for name, n in learnt.items() if (name not in tested if tested else n < MEASURABLE)],
+        "unmeasured_intents": [name for name, n in learnt.items() if (name not in tested if tested else n < measured_from)],
         "few_clips": [f"{intent} ({n})" for intent, n in learnt.items() if n < ENOUGH],
         "similar_names": [f"{one} / {other}" for one, other in combinations(sorted(learnt | tested), 2) if similar(one, other)],
         "imbalance": [f"{intent} ({n})" for intent, n in counts.items() if n * IMBALANCE < most],

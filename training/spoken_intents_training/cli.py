@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from spoken_intents.errors import ConfigError, DataError, DivergedError, SpokenIntentsError
+from spoken_intents.errors import ConfigError, DataError, DivergedError
 from spoken_intents.recognizer import MODEL_JSON, Recognizer
 from spoken_intents_training.cli_import import importing, progress
 from spoken_intents_training.files import write_whole
@@ -86,6 +86,8 @@ def train(
     [dim]spoken-intents train data/nlu_spoken.yml --base-model whisper-mini --out my_model[/]
     """
     _require_directory("--out", out)
+    if tensorboard:
+        _require_directory("--tensorboard", tensorboard)
     from spoken_intents_training.dataset import read_clips
     from spoken_intents_training.recipe import load_recipe, overrides
 
@@ -96,13 +98,14 @@ def train(
     except ImportError as error:
         raise ConfigError(f"Training needs the extra: pip install 'rasa-spoken-intents[train]' ({error}).") from None
     if resume and (out / MODEL_JSON).exists() and not (out / finetune.CHECKPOINTS).exists():
+        finetune.require_same_training(out, clips, base_model, chosen)
         console.print(f"{escape(str(out))} is complete: there is nothing to resume.")
         return
     made = not out.exists()
     checkpoints = finetune.checkpoint_directory(out, clips, base_model, chosen, resume)
     try:
         described = finetune.train(clips, base_model, chosen, out, checkpoints=checkpoints, tensorboard=tensorboard)
-    except SpokenIntentsError as error:
+    except Exception as error:
         _remove_useless(checkpoints, error, made)
         raise
     if not finetune.is_first_process():
@@ -112,7 +115,7 @@ def train(
     console.print(f"{name}: {len(described['data']['clips'])} intents. Next: spoken-intents evaluate --model {name} --data ...")
 
 
-def _remove_useless(checkpoints: Path, error: SpokenIntentsError, made: bool) -> None:
+def _remove_useless(checkpoints: Path, error: Exception, made: bool) -> None:
     """Removes checkpoints that nothing can be gone on from, and the model's directory where it is empty and was `made` for them."""
     from spoken_intents_training.loop import last_checkpoint
 
@@ -143,6 +146,7 @@ def evaluate(
     _require_outputs(json_file, report, plots)
     from spoken_intents_training.dataset import read_clips
     from spoken_intents_training.evaluate import evaluate as measure
+    from spoken_intents_training.sources import files_fingerprint
 
     listed = read_clips(data)
     clips = [clip for clip in listed if not split or clip.split == split]
@@ -151,6 +155,8 @@ def evaluate(
         raise DataError(f"{data}: no clip has the split {split}; splits found: {found}.")
     measure_further = _further(out_of_scope, conditions, noise)
     recognizer = Recognizer(model)
+    if recognizer.description.get("data", {}).get("fingerprint") == files_fingerprint(clip.path for clip in clips):
+        console.print("[yellow]These are the clips that the model learnt from: its figures for others will be worse.[/]")
     result = measure(recognizer, clips, progress("Listening"))
     result = replace(result, **measure_further(recognizer, clips))
     _tell(result, recognizer.description, json_file, report, plots)
@@ -161,9 +167,11 @@ def _further(
 ) -> Callable[[Recognizer, Sequence[Any]], Dict[str, List[Any]]]:
     """Measures what else is wanted of a model, as fields of `Evaluation`. Files are read now, before anything slow begins."""
     from spoken_intents_training.conditions import measure_conditions, read_noises
+    from spoken_intents_training.dataset import read_all_samples
     from spoken_intents_training.evaluate import hear, out_of_scope_clips
 
     outside = [] if out_of_scope is None else out_of_scope_clips(out_of_scope)
+    read_all_samples(outside)  # what is broken is told now
     noises = None if noise is None else read_noises(noise)
 
     def measure(recognizer: Recognizer, clips: Sequence[Any]) -> Dict[str, List[Any]]:
@@ -203,11 +211,12 @@ def cross_validate(
     from spoken_intents_training.conditions import pool_conditions
     from spoken_intents_training.crossvalidate import cross_validate as heard_in_folds
     from spoken_intents_training.crossvalidate import folds
-    from spoken_intents_training.dataset import intent_counts, read_clips
+    from spoken_intents_training.dataset import intent_counts, read_all_samples, read_clips
     from spoken_intents_training.evaluate import Evaluation
     from spoken_intents_training.recipe import load_recipe, overrides
 
     chosen, clips = load_recipe(recipe, **overrides(epochs)), read_clips(data)
+    read_all_samples(clips)  # what is broken is told now, not after its fold was trained
     measure_further = _further(out_of_scope, conditions, noise)
     further: List[Dict[str, List[Any]]] = []
     tested, grouped_by = folds(clips, k, group_by, seed)

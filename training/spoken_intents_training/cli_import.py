@@ -75,7 +75,7 @@ def import_folder(
     """
     from spoken_intents_training.importers import from_folder
 
-    _import(from_folder(folder), out)
+    _import(from_folder(folder, out / "audio"), out)
 
 
 def _import(recordings: Any, out: Path) -> None:

@@ -18,6 +18,7 @@ from spoken_intents.errors import AudioError, DataError
 from spoken_intents.features import MAX_SAMPLES, MIN_SAMPLES
 from spoken_intents.recognizer import NON_SPEECH
 from spoken_intents.utterances import is_audio_reference
+from spoken_intents_training.files import is_file
 
 SILENCE = 1e-4  # a peak of -80 dB: nothing was recorded
 FEW = 10  # clips an intent
@@ -36,6 +37,11 @@ class Clip:
     transcript: str = ""
     split: str = ""
 
+    @property
+    def told(self) -> str:
+        """For messages: its name, and its intent where it has one."""
+        return f"{self.name} (intent {self.intent})" if self.intent else self.name
+
 
 def read_clips(file: Path, require: bool = True) -> List[Clip]:
     """The spoken examples of an nlu.yml or a CSV (columns path, intent; optional speaker, transcript, split).
@@ -48,7 +54,7 @@ def read_clips(file: Path, require: bool = True) -> List[Clip]:
     """
     if os.path.isdir(file):
         raise DataError(f"{file}: a folder. With one folder for each intent in it, first: spoken-intents import folder {file}")
-    if not _is_file(file):
+    if not is_file(file):
         raise DataError(f"{file}: no such file.")
     try:
         clips = list(_from_csv(file) if file.suffix.lower() == ".csv" else _from_nlu(file))
@@ -123,27 +129,19 @@ def _examples(examples: Any, where: str) -> Iterator[Tuple[str, Dict[str, Any]]]
 def _beside(file: Path, reference: str) -> Path:
     """A reference starts at the project: the working directory, or a folder that holds the NLU file."""
     for root in (Path.cwd(), *file.resolve().parents):
-        if _is_file(root / reference):
+        if is_file(root / reference):
             return root / reference
     return Path.cwd() / reference
 
 
-def _is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that none can have (300 characters) is no error."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def missing_clips(clips: Iterable[Clip]) -> List[Clip]:
     """The clips that are not there."""
-    return [clip for clip in clips if not _is_file(clip.path)]
+    return [clip for clip in clips if not is_file(clip.path)]
 
 
 def require_files(clips: Iterable[Clip]) -> None:
     """Raises DataError, naming clips and intents, unless every clip is there."""
-    _refuse([f"{clip.name} (intent {clip.intent})" for clip in missing_clips(clips)], "missing")
+    _refuse([clip.told for clip in missing_clips(clips)], "missing")
 
 
 def _refuse(problems: Sequence[str], what: str) -> None:
@@ -159,11 +157,11 @@ def read_samples(clip: Clip) -> np.ndarray:
     Raises:
         AudioError: Unreadable, empty, silent, too short, or longer than 30 s.
     """
-    samples = read_audio(clip.path, MAX_SAMPLES / SAMPLE_RATE, f"{clip.name} (intent {clip.intent})")
+    samples = read_audio(clip.path, MAX_SAMPLES / SAMPLE_RATE, clip.told)
     if len(samples) < MIN_SAMPLES:
-        raise AudioError(f"{clip.name} (intent {clip.intent}): shorter than 20 ms, too short to be heard.")
+        raise AudioError(f"{clip.told}: shorter than 20 ms, too short to be heard.")
     if np.abs(samples).max() < SILENCE:
-        raise AudioError(f"{clip.name} (intent {clip.intent}): holds only silence.")
+        raise AudioError(f"{clip.told}: holds only silence.")
     return samples
 
 

@@ -203,7 +203,7 @@ def summary(figures: Dict[str, Any]) -> List[str]:
         lines.append(f"Calibration error [bold]{error:.1%}[/] (95 % interval {low:.1%} to {high:.1%}).")
     if figures["out_of_scope"]:
         outside = figures["out_of_scope"]
-        lines.append(f"Out of scope: AUROC [bold]{outside['auroc']:.1%}[/], {outside['n']} clips.")
+        lines.append(f"Out of scope: AUROC [bold]{outside['auroc']:.1%}[/], heard {outside['n']} times.")
     if figures["suggested_threshold"] is not None:
         effect = (
             f"{name} {figures['at_threshold'][key]:.1%} of what {what}"

@@ -9,11 +9,14 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Dict, Sequence, cast
+from unittest.mock import patch
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization import QuantType, onnx_quantizer, quantize_dynamic
+from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from safetensors import SafetensorError  # type: ignore[attr-defined]
 from safetensors.torch import load_file, save_file
@@ -26,6 +29,8 @@ from spoken_intents_training.heads import HEADS
 from spoken_intents_training.modeling import ShortContextClassifier
 from spoken_intents_training.sources import first_line
 
+PROTOBUF_BYTES = 2**31 - 2**20  # what a graph in one file can hold
+FP32_DATA = FP32 + ".data"
 EXPORTING = ".exporting-"  # a directory beside the artefact, while it is made
 Files = Dict[str, bytes]  # contents by name
 
@@ -69,13 +74,14 @@ def export(
                 (made / name).write_bytes(content)
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"The model could not be written to {out} ({error}). Nothing there was changed.") from error
-        except RuntimeError as error:  # torch's
+        except Exception as error:  # torch's, onnx's and onnxruntime's have no root of their own
             raise TrainingError(
                 f"The model could not be exported to ONNX ({first_line(error)}). Nothing in {out} was changed. After `spoken-intents "
                 "train`, checkpoints stay, and --resume tries the export again."
             ) from error
         # A directory with a model.json is complete: the old one goes first, the new one comes last.
         (out / MODEL_JSON).unlink(missing_ok=True)
+        (out / FP32_DATA).unlink(missing_ok=True)
         for file in sorted(made.iterdir(), key=lambda file: file.name == MODEL_JSON):
             os.replace(file, out / file.name)
     return described
@@ -101,33 +107,52 @@ def _write(
 
 
 def export_onnx(model: WhisperForAudioClassification, out: Path) -> None:
-    """Writes the fp32 and the int8 graph: input_features (1, n_mels, frames) -> logits (1, labels)."""
+    """Writes the fp32 and the int8 graph: input_features (1, n_mels, frames) -> logits (1, labels).
+
+    Weights above `PROTOBUF_BYTES` (large) lie beside the fp32 graph, as ONNX cannot hold them.
+    """
+    large = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) > PROTOBUF_BYTES
     short = isinstance(model, ShortContextClassifier)
     example = torch.zeros(1, model.config.num_mel_bins, 200 if short else MAX_FRAMES)
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory(dir=out) as folder, warnings.catch_warnings():
+        raw = Path(folder)  # of a large model, each tensor becomes a file there
         warnings.simplefilter("ignore")  # the exporter's notes on its own internals
         torch.onnx.export(
             _Graph(model),
             (example,),
-            str(out / FP32),
+            str(raw / FP32),
             input_names=["input_features"],
             output_names=["logits"],
             dynamic_axes={"input_features": {2: "frames"}} if short else None,
             opset_version=17,
             dynamo=False,
         )
-    with tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / "prepared.onnx"
+        if large:
+            onnx.save_model(onnx.load(raw / FP32), out / FP32, save_as_external_data=True, location=FP32_DATA)
+        else:
+            os.replace(raw / FP32, out / FP32)
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        prepared = out / FP32 if large else Path(folder) / "prepared.onnx"
         root = logging.getLogger()
         level = root.level
         root.setLevel(logging.ERROR)  # the quantizer logs through the root logger
         try:
-            quant_pre_process(str(out / FP32), str(prepared), skip_symbolic_shape=True)
-            quantize_dynamic(
-                str(prepared), str(out / INT8), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"]
-            )
+            if not large:
+                quant_pre_process(str(out / FP32), str(prepared), skip_symbolic_shape=True)
+            with patch.object(onnx_quantizer, "save_and_reload_model_with_shape_infer", _reload_with_shapes):
+                quantize_dynamic(
+                    str(prepared), str(out / INT8), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"]
+                )
         finally:
             root.setLevel(level)
+
+
+def _reload_with_shapes(graph: Any) -> Any:
+    """As onnxruntime's own, which copies the graph first: protobuf ends the process when that is above 2 GB."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "graph.onnx"
+        onnx.save_model(graph, file, save_as_external_data=True)
+        return load_model_with_shape_infer(file)
 
 
 def measure_parity(model: WhisperForAudioClassification, out: Path, spectrograms: Sequence[np.ndarray]) -> Dict[str, Any]:

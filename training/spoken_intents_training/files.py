@@ -12,3 +12,11 @@ def write_whole(file: Path, content: bytes) -> None:
         os.replace(part, file)
     finally:
         part.unlink(missing_ok=True)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that none can have (300 characters) is no error."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

@@ -58,14 +58,14 @@ KINDS = {  # kind: (severity, what, what to do about it)
         "Call it test, or remove them: training leaves out test alone.",
     ),
     "unlearnt_intents": (
-        "warning",
+        "error",
         "intents in the test alone",
-        "Add clips to train on, or correct the name: all are heard wrong.",
+        "Add clips to train on, or correct the name: a model can be measured only on what it knows.",
     ),
     "unmeasured_intents": (
         "warning",
         "intents that will not be measured",
-        "Add clips to the test. Where there is no test, some are held out of four or more.",
+        "Add clips to the test. Where there is none, training holds out some of ten or more an intent.",
     ),
     "few_clips": (
         "warning",

@@ -13,10 +13,11 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, cast
 import numpy as np
 import torch
 import transformers
+from rich.markup import escape
 
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import DivergedError, TrainingError
-from spoken_intents.recognizer import NON_SPEECH, softmax
+from spoken_intents.recognizer import NON_SPEECH, read_model_json, softmax
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.card import CARD, CURVES, model_card, threshold_advice
 from spoken_intents_training.dataset import Clip, hold_out, intent_counts, read_all_samples
@@ -81,8 +82,8 @@ def train(
     learnt, held_out = read_examples(clips, labels, recipe, model.config.num_mel_bins)
     speech, held_speech = (sum(labels[target] != NON_SPEECH for target in part.targets) for part in (learnt, held_out))
     console.print(
-        f"Fine-tuning [bold]{base_model}[/] on {speech} clips of {len(counts)} intents and {len(learnt) - speech} noises; "
-        f"{held_speech} clips held out."
+        f"Fine-tuning [bold]{escape(base_model)}[/] on {speech} clips of {len(counts)} intents"
+        f"{f' and {len(learnt) - speech} noises' if NON_SPEECH in labels else ''}; {held_speech} clips held out."
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = checkpoints or Path(temporary)
@@ -92,8 +93,7 @@ def train(
     if not is_first_process():
         return {}
     measured_on = held_out or learnt
-    spectrograms = [measured_on.plain(row) for row in range(len(measured_on))]
-    logits, truth = predict(model, spectrograms), np.array(measured_on.targets)
+    logits, truth = predict(model, measured_on, range(len(measured_on))), np.array(measured_on.targets)
     if not np.isfinite(logits).all():
         raise DivergedError("The trained model answers with what is no number. Nothing was written. Lower the learning_rate.")
     metrics = {**_metrics(logits, truth, labels, bool(held_out)), "seconds": round(time.monotonic() - began, 1)}
@@ -108,11 +108,12 @@ def train(
         "metrics": metrics,
         "log": log,
     }
-    described = export(model, out, description, spectrograms[:PARITY_CLIPS], explain)
+    parity_on = [measured_on.plain(row) for row in range(min(PARITY_CLIPS, len(measured_on)))]
+    described = export(model, out, description, parity_on, explain)
     where = "held-out" if held_out else "learnt (none held out)"
     console.print(
-        f"Heard [bold]{metrics['right']} of {metrics['n']}[/] {where} clips right ({metrics['accuracy']:.1%}); rejected "
-        f"{metrics['noises_rejected']} of {metrics['noises']} {where.split()[0]} noises. Took {time.monotonic() - began:.0f} s."
+        f"Heard [bold]{metrics['right']} of {metrics['n']}[/] {where} clips right ({metrics['accuracy']:.1%})"
+        f"{_noises_rejected(metrics, where.split()[0])}. Took {time.monotonic() - began:.0f} s."
     )
     console.print(threshold_advice(described))
     return described
@@ -157,6 +158,25 @@ def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, reci
     folder.mkdir(parents=True)
     started_from.write_text(json.dumps(now))
     return folder
+
+
+def require_same_training(model: Path, clips: Sequence[Clip], base_model: str, recipe: Recipe) -> None:
+    """Refuses to take a complete model for the end of another training.
+
+    Raises:
+        TrainingError: It was made from another base model, by another recipe, or of other clips.
+    """
+    made = read_model_json(model)
+    now = {
+        "another base model": (made.get("base_model"), base_model),
+        "another recipe": (made.get("recipe"), json.loads(json.dumps(asdict(recipe)))),
+        "other clips": (made.get("data", {}).get("fingerprint"), files_fingerprint([clip.path for clip in clips])),
+    }
+    changed = [name for name, (before, wanted) in now.items() if before != wanted]
+    if changed:
+        raise TrainingError(
+            f"{model} holds a complete model, made with {' and '.join(changed)}: there is nothing to resume. Train without --resume."
+        )
 
 
 def _as_listed(clip: Clip) -> List[str]:
@@ -206,6 +226,10 @@ def _metrics(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str], held_
     }
 
 
+def _noises_rejected(metrics: Dict[str, Any], which: str) -> str:
+    return f"; rejected {metrics['noises_rejected']} of {metrics['noises']} {which} noises" if metrics["noises"] else ""
+
+
 def _threshold(logits: np.ndarray, truth: np.ndarray, n_intents: int) -> Optional[float]:
     """The FallbackClassifier's threshold that the held-out clips suggest; None when none was heard right."""
     confidences = softmax(logits)[:, :n_intents].max(axis=1)
@@ -234,7 +258,13 @@ def begin_with_head(model: ShortContextClassifier, data: Examples, recipe: Recip
     with console.status("Fitting the classifier on the frozen encoder ..."):
         targets = np.array(data.targets)
         rows = _some_of_each(targets, data.lengths, recipe.seed)
-        hidden, targets = frozen_hidden(model, [data.plain(row) for row in rows]), targets[rows]
+        hidden, targets = frozen_hidden(model, data, rows.tolist()), targets[rows]
+        broken = [data.names[row] for row, clip in zip(rows, hidden) if not torch.isfinite(clip).all()]
+        if broken:
+            raise DivergedError(
+                f"The base model answers with what is no number, on {len(broken)} of {len(rows)} clips such as {broken[0]}. "
+                "Nothing was written. Its weights are broken: download or copy them again."
+            )
         if pooling == "auto":
             names = cast(Dict[int, str], model.config.id2label)
             speech = [row for row, target in enumerate(targets) if names[target] != NON_SPEECH][:CHOSEN_ON]
@@ -257,37 +287,38 @@ def _some_of_each(targets: np.ndarray, lengths: Sequence[int], seed: int) -> np.
     return order[: int(np.searchsorted(np.cumsum(np.array(lengths)[order]), FITTED_ON)) + 1]
 
 
-def frozen_hidden(model: Any, spectrograms: Sequence[np.ndarray]) -> List[torch.Tensor]:
-    """What the encoder gives of each log-mel, in order, each (positions, width)."""
+def frozen_hidden(model: Any, data: Examples, rows: Sequence[int]) -> List[torch.Tensor]:
+    """What the encoder gives of these clips as they are, in order, each (positions, width)."""
 
     def compute(features: torch.Tensor, frames: torch.Tensor) -> List[torch.Tensor]:
         hidden, mask = encode(model.encoder, features, frames)
         return [row[real].cpu() for row, real in zip(hidden, cast(torch.Tensor, mask))]
 
-    return _in_batches(model, spectrograms, compute)
+    return _in_batches(model, data, rows, compute)
 
 
-def predict(model: Any, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
-    """Logits of every log-mel, in order, shape (clips, labels)."""
+def predict(model: Any, data: Examples, rows: Sequence[int]) -> np.ndarray:
+    """Logits of these clips as they are, in order, shape (clips, labels)."""
 
     def compute(features: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
         short = isinstance(model, ShortContextClassifier)
         return (model(features, frames) if short else model(features)).logits.cpu().numpy()
 
-    return np.stack(_in_batches(model, spectrograms, compute))
+    return np.stack(_in_batches(model, data, rows, compute))
 
 
-def _in_batches(model: Any, spectrograms: Sequence[np.ndarray], compute: Any, batch_size: int = 16) -> List[Any]:
-    """`compute(features, frames)` of every log-mel, in order, in batches of about equal length."""
-    order = sorted(range(len(spectrograms)), key=lambda index: spectrograms[index].shape[1])
-    results: List[Any] = [None] * len(spectrograms)
+def _in_batches(model: Any, data: Examples, rows: Sequence[int], compute: Any, batch_size: int = 16) -> List[Any]:
+    """`compute(features, frames)` of every row, in order, in batches of about equal length."""
+    lengths = data.lengths
+    order = sorted(range(len(rows)), key=lambda index: lengths[rows[index]])
+    results: List[Any] = [None] * len(rows)
     model.eval()
     with torch.no_grad():  # not inference_mode: heads are fitted on what comes out
         for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            features, frames = pad_batch([spectrograms[row] for row in rows])
-            for row, result in zip(rows, compute(features.to(model.device), frames.to(model.device))):
-                results[row] = result
+            batch = order[start : start + batch_size]
+            features, frames = pad_batch([data.plain(rows[index]) for index in batch])
+            for index, result in zip(batch, compute(features.to(model.device), frames.to(model.device))):
+                results[index] = result
     return results
 
 

@@ -79,8 +79,8 @@ def _from_table(file: Path, root: Path, columns: Mapping[str, str]) -> List[Reco
     return recordings
 
 
-def from_folder(folder: Path) -> List[Recording]:
-    """The recordings below `folder`, which holds one folder for each intent; hidden files are passed over.
+def from_folder(folder: Path, passed_over: Optional[Path] = None) -> List[Recording]:
+    """The recordings below `folder`, which holds one folder for each intent; hidden files are passed over, and that folder.
 
     Raises:
         DataError: No folder, no audio in it, audio that is in no intent's folder, or fewer than two intents.
@@ -92,6 +92,8 @@ def from_folder(folder: Path) -> List[Recording]:
         raise DataError(f"{folder}: no such folder. {expected}")
     files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     files = [file for file in files if not any(part.startswith(".") for part in file.parts)]
+    if passed_over is not None:
+        files = [file for file in files if passed_over.resolve() not in (folder / file).resolve().parents]
     audio = [file for file in files if file.suffix.lower() in SUFFIXES]
     loose = [file.name for file in audio if len(file.parts) == 1]
     if loose:
@@ -172,7 +174,7 @@ def _download(language: str) -> Any:
         refusal = first_line(error)
     raise DataError(
         f"MInDS-14 cannot be had from the hub ({refusal}). Take a copy of {HUB} or of MInDS-14.zip from where there is "
-        "a connection, and name its folder: --source DIR"
+        "a connection, and name its folder: --source DIR. Downloaded before, HF_HUB_OFFLINE=1 reads it from the hub's cache."
     )
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from spoken_intents.errors import DivergedError
+from spoken_intents.errors import DivergedError, TrainingError
 from spoken_intents_training.batches import Examples, LengthBuckets, collate
 from spoken_intents_training.recipe import Recipe
 
@@ -46,6 +46,7 @@ def run(
 
     Raises:
         DivergedError: The loss is no number any more.
+        TrainingError: The recipe's batch cannot be shared out among the processes.
     """
     log = _train(model, data, recipe, _arguments(recipe, len(data), folder, keep_checkpoints), tensorboard)
     if torch.distributed.is_initialized():  # the first process goes on alone
@@ -57,7 +58,11 @@ def run(
 
 def _arguments(recipe: Recipe, examples: int, folder: Path, keep_checkpoints: bool) -> TrainingArguments:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    per_process = math.ceil(recipe.batch_size / processes)
+    if recipe.batch_size % processes:
+        raise TrainingError(
+            f"batch_size: {recipe.batch_size} cannot be shared out among {processes} processes. Take a multiple, or fewer processes."
+        )
+    per_process = recipe.batch_size // processes
     steps = math.ceil(examples / (per_process * processes)) * recipe.epochs_for(examples)
     use_cpu = not torch.cuda.is_available()
     arguments = _Arguments(

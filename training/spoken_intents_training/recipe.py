@@ -10,6 +10,7 @@ import yaml
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import ConfigError
 from spoken_intents_training.augment import AUGMENTATIONS
+from spoken_intents_training.files import is_file
 
 POOLINGS = ("auto", "mean", "statistics", "attention")  # the latter two are `heads.HEADS`, which needs torch
 RECIPES = Path(__file__).parent / "recipes"
@@ -73,8 +74,8 @@ class Recipe:
         require(self.pooling in POOLINGS, f"pooling takes {', '.join(POOLINGS)}, got {self.pooling}.")
         for name in ("warmup_share", "non_speech_share", "held_out_share"):
             require(0 <= getattr(self, name) < 1, f"{name} takes 0 to below 1, got {getattr(self, name)}.")
-        require(self.weight_decay >= 0, f"weight_decay takes 0 or more, got {self.weight_decay}.")
-        require(self.max_grad_norm >= 0, f"max_grad_norm takes 0 (no clipping) or more, got {self.max_grad_norm}.")
+        require(0 <= self.weight_decay < math.inf, f"weight_decay takes 0 or more, got {self.weight_decay}.")
+        require(0 <= self.max_grad_norm < math.inf, f"max_grad_norm takes 0 (no clipping) or more, got {self.max_grad_norm}.")
         unknown = sorted(set(self.augment) - set(AUGMENTATIONS))
         require(not unknown, f"augment takes some of {', '.join(AUGMENTATIONS)}, got {', '.join(unknown)}.")
         if self.context == "padded":  # Hugging Face's class: its own pooling, no mask to vary lengths under
@@ -120,7 +121,7 @@ def _written(recipe: Union[str, Mapping[str, Any]]) -> Tuple[Mapping[str, Any], 
     if not isinstance(recipe, str):
         return recipe, "recipe"
     file = RECIPES / f"{recipe}.yml" if recipe in recipe_names() else Path(recipe)
-    if not file.is_file():
+    if not is_file(file):
         raise ConfigError(f"recipe {recipe!r}: neither a recipe's name ({', '.join(recipe_names())}) nor a file.")
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
