@@ -33,29 +33,42 @@ def mean_and_interval(values: Sequence[float]) -> str:
     return f"{np.mean(values):.1%} ± {half:.1%}"
 
 
-def mean_of(values: Sequence[float]) -> str:
-    """The mean, and of how many where there are several."""
-    several = f" ({len(values)})" if len(values) > 1 else ""
-    return f"{np.mean(values):.1%}{several}" if len(values) else ""
+def probes() -> None:
+    """Accuracy of each head on the frozen encoder."""
+    rows = rows_of("probes")
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    print(f"| | {' | '.join(f'{name}, clean' for name in sets)} |\n|---|{'---|' * len(sets)}")
+    for head in dict.fromkeys(row["head"] for row in rows):
+        cells = [np.mean(row["clean"]) for name in sets for row in rows if (row["head"], row["set"]) == (head, name)]
+        print(f"| {head} | {' | '.join(f'{cell:.1%}' for cell in cells)} |")
+    print()
+
+
+def ablation(name: str) -> None:
+    """The default recipe's accuracy, and by how many points the other rows differ from it with the same seeds."""
+    measured = {(row["row"], row["seed"]): row for row in rows_of(name)}
+    columns = [key for key in CONDITIONS if any(key in row for row in measured.values())]
+    print(f"| {name.split('_')[1]} | {' | '.join(CONDITIONS[key] for key in columns)} |\n|---|{'---|' * len(columns)}")
+    for row in dict.fromkeys(row for row, _ in measured):
+        cells = []
+        for key in columns:
+            pairs = [
+                (measured[row, seed][key], measured["default", seed][key])
+                for of, seed in measured
+                if of == row and key in measured[row, seed] and key in measured.get(("default", seed), {})
+            ]
+            several = f" ({len(pairs)})" if len(pairs) > 1 else ""
+            mean = float(np.mean([got if row == "default" else got - default for got, default in pairs])) if pairs else 0.0
+            cells.append((f"{mean:.1%}" if row == "default" else f"{100 * mean:+.1f}") + several if pairs else "")
+        print(f"| {row} | {' | '.join(cells)} |")
+    print()
 
 
 def main() -> None:
     """Prints the tables of docs/training.md, in Markdown, from the JSON in results/."""
-    for name, title in (("probes", "head"), ("ablation_an4", "row"), ("ablation_coffee", "row")):
-        rows = rows_of(name)
-        if not rows:
-            continue
-        columns = [
-            (d, key)
-            for d in dict.fromkeys(row["set"] for row in rows)
-            for key in CONDITIONS
-            if any(key in r for r in rows if r["set"] == d)
-        ]
-        print(f"| | {' | '.join(f'{d}, {CONDITIONS[key]}' for d, key in columns)} |\n|---|{'---|' * len(columns)}")
-        for row in dict.fromkeys(row[title] for row in rows):
-            cells = [np.ravel([r[key] for r in rows if (r[title], r["set"]) == (row, d) and key in r]) for d, key in columns]
-            print(f"| {row} | {' | '.join(mean_of(cell) for cell in cells)} |")
-        print()
+    probes()
+    for name in ("ablation_an4", "ablation_an4_all", "ablation_coffee"):
+        ablation(name)
     for dataset in ("an4", "coffee"):
         rows = rows_of(f"few_{dataset}")
         methods = list(dict.fromkeys(row["method"] for row in rows))

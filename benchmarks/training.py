@@ -31,7 +31,6 @@ from variants import VARIANTS, poolings, tried
 
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.features import log_mel
-from spoken_intents_training.augment import AUGMENTATIONS
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.dataset import Clip, read_samples
 from spoken_intents_training.distill import save_base
@@ -50,17 +49,11 @@ BASE = typer.Option(str(SHARED / "models/whisper-tiny.en-encoder"), help="Base m
 SETS = typer.Option(["an4", "coffee"], "--set", help="Which sets; may be given again.")
 
 # The default recipe with one thing changed, each; a `variant` is one of variants.VARIANTS.
-AUGMENT = load_recipe("default").augment
 ABLATIONS: Dict[str, Dict[str, Any]] = {
     "default": {},
     "Hugging Face's head (mean), not fitted first, at 1e-3": {"pooling": "mean", "head_learning_rate": 1e-3},
     "statistics whatever the clips": {"pooling": "statistics"},
     "attention whatever the clips": {"pooling": "attention"},
-    "clips not varied": {"augment": ()},
-    **{
-        f"no {name}": {"augment": tuple(other for other in AUGMENT if other != name)} for name in AUGMENTATIONS if name in AUGMENT
-    },
-    **{f"with {name}": {"augment": (*AUGMENT, name)} for name in AUGMENTATIONS if name not in AUGMENT},
     "no layer frozen": {"frozen_layers": 0},
     "two layers frozen": {"frozen_layers": 2},
     "three layers frozen": {"frozen_layers": 3},
@@ -256,7 +249,7 @@ def speed(
     samples = [read_samples(clip) for clip in learnt]
     labels = sorted({clip.intent for clip in learnt})
     recipes = {"reference": load_recipe("reference"), "reference-short": load_recipe("reference-short")}
-    batched = replace(load_recipe("default"), epochs=1, min_steps=0, pooling="mean", augment=())
+    batched = replace(load_recipe("default"), epochs=1, min_steps=0, pooling="mean")
     recipes.update({"default, padded": replace(batched, context="padded"), "default, short": replace(batched, context="short")})
     seconds: Dict[str, List[float]] = defaultdict(list)
     for turn in range(rounds + 1):

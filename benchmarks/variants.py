@@ -7,12 +7,17 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents.features import MAX_SAMPLES, MIN_SAMPLES, log_mel
 from spoken_intents_training import finetune, loop
+from spoken_intents_training.augment import Elsewhere, change_voice
+from spoken_intents_training.batches import Examples
 from spoken_intents_training.heads import statistics
 
 AVERAGED_OVER = 30  # steps
@@ -114,6 +119,73 @@ def tried(run: Callable[..., Any]) -> Iterator[None]:
         finetune.run = loop.run
 
 
+# ---------------------------------------------------------------- varied clips
+
+VARIATIONS = ("gain", "shift", "room", "noise", "telephone", "voice", "blank")
+
+
+def varied(*names: str) -> Callable[..., Any]:
+    """Every clip is varied anew in every epoch."""
+
+    def run(model: Any, data: Any, recipe: Any, *arguments: Any) -> Any:
+        return loop.run(model, _Varied(data, names, recipe.seed), recipe, *arguments)
+
+    return run
+
+
+class _Varied(Examples):
+    def __init__(self, data: Examples, names: Sequence[str], seed: int) -> None:
+        vars(self).update(vars(data))
+        self._variations, self._seed, self._times, self._elsewhere = names, seed, [0] * len(data), Elsewhere(seed)
+
+    def __getitem__(self, row: int) -> Dict[str, Any]:
+        rng = np.random.default_rng((self._seed, self._times[row], row))
+        self._times[row] += 1
+        samples = self.samples(row)
+        for name in VARIATIONS[:5]:
+            if name in self._variations:
+                samples = getattr(self if name in ("gain", "shift") else self._elsewhere, name)(samples, rng)
+        picture = log_mel(samples.astype(np.float32, copy=False), self.n_mels)
+        if "voice" in self._variations:
+            picture = change_voice(picture, rng)
+        if "blank" in self._variations:
+            picture = blank_out(picture, rng)
+        return {**super().__getitem__(row), "input_features": picture}
+
+    def gain(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """12 dB softer to 6 dB louder."""
+        return samples * np.float32(10 ** (rng.uniform(-12, 6) / 20))
+
+    def shift(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Up to 300 ms of near silence more, or up to 60 ms of the clip less, at either end."""
+        before, behind = (rng.uniform(-0.06, 0.3, 2) * SAMPLE_RATE).astype(int)
+        kept = samples[max(0, -before) : len(samples) - max(0, -behind)]
+        if len(kept) < len(samples) // 2 or len(kept) < MIN_SAMPLES:
+            kept = samples
+        hum = rng.standard_normal(max(0, before) + len(kept) + max(0, behind), np.float32) * np.float32(1e-4)
+        hum[max(0, before) : max(0, before) + len(kept)] += kept
+        return hum[:MAX_SAMPLES]
+
+
+def blank_out(spectrogram: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """With two stretches of time (up to 250 ms) and two of frequency (up to 11 bands) at its lowest value.
+
+    SpecAugment (Park et al. 2019).
+    """
+    blanked, lowest = spectrogram.copy(), spectrogram.min()
+    bands, frames = blanked.shape
+    for _ in range(2):
+        blanked[:, _stretch(frames, min(25, frames // 6), rng)] = lowest
+        blanked[_stretch(bands, 11, rng)] = lowest
+    return blanked
+
+
+def _stretch(size: int, longest: int, rng: np.random.Generator) -> slice:
+    length = int(rng.integers(longest + 1))
+    start = int(rng.integers(size - length + 1))
+    return slice(start, start + length)
+
+
 # ---------------------------------------------------------------- on the frozen encoder
 
 
@@ -136,4 +208,6 @@ VARIANTS: Dict[str, Callable[..., Any]] = {
     "corrections of rank 8 (LoRA)": low_rank,
     "biases and normalizations only": norms_and_biases,
     "labels smoothed by 0.1": smoothed,
+    "every variation": varied(*VARIATIONS),
+    **{f"every variation but {name}": varied(*(other for other in VARIATIONS if other != name)) for name in VARIATIONS},
 }

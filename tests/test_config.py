@@ -113,7 +113,6 @@ def test_the_shipped_recipes_are_these() -> None:
 def test_every_shipped_recipe_loads_as_written(name: str) -> None:
     values = yaml.safe_load((RECIPES / f"{name}.yml").read_text())
     recipe = load_recipe(name)
-    values["augment"] = tuple(values["augment"])
     assert asdict(recipe) == {key: pytest.approx(value) if isinstance(value, float) else value for key, value in values.items()}
 
 
@@ -122,18 +121,13 @@ def test_the_reference_recipe_is_to_the_letter() -> None:
     assert (reference.context, reference.pooling, reference.batch_size, reference.epochs) == ("padded", "mean", 1, 3)
     assert (reference.learning_rate, reference.head_learning_rate, reference.warmup_share) == (1e-5, None, 0)
     assert (reference.weight_decay, reference.max_grad_norm) == (0, 0)
-    assert (reference.frozen_layers, reference.min_steps, reference.augment) == (0, 0, ())
+    assert (reference.frozen_layers, reference.min_steps) == (0, 0)
     assert reference.precision == "fp32"
     assert (reference.non_speech_share, reference.held_out_share) == (0, 0)
 
 
 def test_the_short_reference_differs_in_its_context_alone() -> None:
     assert load_recipe("reference-short") == replace(load_recipe("reference"), context="short")
-
-
-def test_augmentations_are_a_list_in_yaml(tmp_path: Path) -> None:
-    (tmp_path / "mine.yml").write_text(yaml.safe_dump({"context": "short", "augment": ["gain", "voice"]}))
-    assert load_recipe(str(tmp_path / "mine.yml")).augment == ("gain", "voice")
 
 
 @pytest.mark.parametrize(
@@ -231,10 +225,6 @@ def test_a_file_that_is_no_yaml(tmp_path: Path, content: bytes) -> None:
         ({"context": "short", "pooling": "max"}, "pooling takes auto, mean, statistics, attention, got max"),
         ({"context": "padded", "pooling": "statistics"}, "pooling: statistics needs context: short"),
         ({"context": "padded"}, "pooling: auto needs context: short"),
-        ({"context": "padded", "pooling": "mean", "augment": ["voice"]}, "augment: voice changes a clip's length and needs context: short"),
-        ({"augment": ["echo"]}, "augment takes some of gain, shift, room, noise, telephone, voice, blank, got echo"),
-        ({"augment": "gain"}, "augment takes a list, got 'gain'"),
-        ({"augment": [1]}, "augment takes text, got 1"),
         ({"frozen_layers": -1}, "frozen_layers takes 0 to 64, got -1"),
         ({"frozen_layers": 65}, "frozen_layers takes 0 to 64, got 65"),
         ({"seed": -1}, "seed takes"),

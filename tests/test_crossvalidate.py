@@ -178,7 +178,7 @@ def test_a_fold_that_leaves_one_intent_cannot_be_learnt_from(tiny_base: str, buz
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
     (tmp_path / "recipe.yml").write_text(
-        "context: short\nepochs: 7\nmin_steps: 0\nbatch_size: 4\nlearning_rate: 0.002\npooling: statistics\naugment: []\n"
+        "context: short\nepochs: 7\nmin_steps: 0\nbatch_size: 4\nlearning_rate: 0.002\npooling: statistics\n"
     )
     return tmp_path / "recipe.yml"
 

@@ -29,7 +29,6 @@ RECIPE = {
     "learning_rate": 1e-3,
     "pooling": "auto",
     "frozen_layers": 1,  # parameters without a gradient
-    "augment": ["gain", "shift"],
     "warmup_share": 0.1,
     "max_grad_norm": 1.0,
     "non_speech_share": 0.06,

@@ -29,7 +29,6 @@ RECIPE = load_recipe(
     batch_size=4,
     learning_rate=1e-3,
     pooling="auto",
-    augment=("gain", "shift", "voice"),
     warmup_share=0.1,
     non_speech_share=0.1,
     held_out_share=0.1,
@@ -73,8 +72,7 @@ train(*arguments, Path(out), checkpoints=checkpoints)
 def killed(tiny_base: str, buzzes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a training that `kill -9` ended in the middle."""
     folder = tmp_path_factory.mktemp("killed")
-    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(RECIPE).items()}
-    (folder / "recipe.yml").write_text(json.dumps(settings))  # JSON is YAML
+    (folder / "recipe.yml").write_text(json.dumps(vars(RECIPE)))  # JSON is YAML
     command = [sys.executable, "-c", TRAIN, str(buzzes), tiny_base, str(folder / "recipe.yml"), str(folder / "out")]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         deadline = time.monotonic() + 120

@@ -4,82 +4,47 @@ Every function here returns a new array and draws from the generator it is given
 same clip whatever order or process it is made in. `add_noise` and `telephone` are also what evaluation measures with.
 """
 
-from functools import cached_property
-from typing import Callable, Dict, List, Sequence
-
 import numpy as np
 import soxr
 from scipy.signal import butter, fftconvolve, sosfilt
 
 from spoken_intents.audio import SAMPLE_RATE, float_to_mulaw, mulaw_to_float
-from spoken_intents.features import MAX_FRAMES, MAX_SAMPLES, MIN_SAMPLES, log_mel
+from spoken_intents.features import MAX_FRAMES
 from spoken_intents_training.nonspeech import non_speech_clips
 
 TELEPHONE_RATE = 8_000  # Hz
 NOISES = 48  # made up once, to draw from
-SAMPLED = ("gain", "shift", "room", "noise", "telephone")  # of the waveform, in this order
-PICTURED = ("voice", "blank")  # of the log-mel
-AUGMENTATIONS = (*SAMPLED, *PICTURED)
 
 
-class Augmentation:
-    """Varies clips by the named augmentations.
+class Elsewhere:
+    """Clips as they would sound in another room, in noise or on a telephone.
 
     Args:
-        names: Some of `AUGMENTATIONS`.
         seed: Of the noises that are made up.
     """
 
-    def __init__(self, names: Sequence[str], seed: int) -> None:
-        self._names = names
-        self._seed = seed
-
-    @cached_property
-    def _noises(self) -> List[np.ndarray]:
-        return non_speech_clips(NOISES, self._seed)  # when first needed: clips that are held out are never varied
-
-    def log_mel(self, samples: np.ndarray, n_mels: int, rng: np.random.Generator, padded: bool = False) -> np.ndarray:
-        """The log-mel, (n_mels, frames), of a varied copy of `samples`; see `features.log_mel`."""
-        picture = log_mel(self.sampled(samples, rng), n_mels, padded)
-        if "voice" in self._names:
-            picture = change_voice(picture, rng)
-        return blank_out(picture, rng) if "blank" in self._names else picture
+    def __init__(self, seed: int) -> None:
+        self._noises = non_speech_clips(NOISES, seed)
 
     def sampled(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A copy of `samples` varied by what works on the waveform, float32; only `shift` changes its length."""
-        for name in SAMPLED:
-            if name in self._names:
-                samples = self._variations[name](self, samples, rng)
+        """A copy of `samples`, three in ten in a room, every other in noise, every fourth on a telephone; same length."""
+        for change in (self.room, self.noise, self.telephone):
+            samples = change(samples, rng)
         return samples.astype(np.float32, copy=False)
 
-    def _gain(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return samples * np.float32(10 ** (rng.uniform(-12, 6) / 20))
-
-    def _shift(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Up to 300 ms of near silence more, or up to 60 ms of the clip less, at either end."""
-        before, behind = (rng.uniform(-0.06, 0.3, 2) * SAMPLE_RATE).astype(int)
-        kept = samples[max(0, -before) : len(samples) - max(0, -behind)]
-        if len(kept) < len(samples) // 2 or len(kept) < MIN_SAMPLES:
-            kept = samples
-        hum = rng.standard_normal(max(0, before) + len(kept) + max(0, behind), np.float32) * np.float32(1e-4)
-        hum[max(0, before) : max(0, before) + len(kept)] += kept
-        return hum[:MAX_SAMPLES]
-
-    def _room(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def room(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Three in ten: reverberation of 0.1 to 0.6 s."""
         return reverberate(samples, rng.uniform(0.1, 0.6), rng.uniform(0, 15), rng) if rng.random() < 0.3 else samples
 
-    def _noise(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def noise(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Every other: a made-up noise, 0 to 25 dB below the speech."""
         if rng.random() < 0.5:
             return samples
-        noise = self._noises[rng.integers(len(self._noises))]
-        return add_noise(samples, noise, rng.uniform(0, 25), rng)
+        return add_noise(samples, self._noises[rng.integers(len(self._noises))], rng.uniform(0, 25), rng)
 
-    def _telephone(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def telephone(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Every fourth."""
         return telephone(samples) if rng.random() < 0.25 else samples
-
-    _variations: Dict[str, Callable[..., np.ndarray]] = {
-        "gain": _gain, "shift": _shift, "room": _room, "noise": _noise, "telephone": _telephone,
-    }  # fmt: skip
 
 
 def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:
@@ -128,22 +93,3 @@ def change_voice(spectrogram: np.ndarray, rng: np.random.Generator) -> np.ndarra
         share = share[:, None] if axis == 0 else share
         picture = np.take(picture, low, axis) * (1 - share) + np.take(picture, low + 1, axis) * share
     return picture[:, :MAX_FRAMES]
-
-
-def blank_out(spectrogram: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """With two stretches of time (up to 250 ms) and two of frequency (up to 11 bands) at its lowest value.
-
-    SpecAugment (Park et al. 2019).
-    """
-    blanked, lowest = spectrogram.copy(), spectrogram.min()
-    bands, frames = blanked.shape
-    for _ in range(2):
-        blanked[:, _stretch(frames, min(25, frames // 6), rng)] = lowest
-        blanked[_stretch(bands, 11, rng)] = lowest
-    return blanked
-
-
-def _stretch(size: int, longest: int, rng: np.random.Generator) -> slice:
-    length = int(rng.integers(longest + 1))
-    start = int(rng.integers(size - length + 1))
-    return slice(start, start + length)

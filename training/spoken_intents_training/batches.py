@@ -1,10 +1,10 @@
-"""Training examples in batches: decoded once, varied anew in every epoch, grouped by length.
+"""Training examples in batches: decoded once, grouped by length.
 
 What a batch holds depends on the seed, the epoch and the step alone: not on the process that makes it, nor on
 whether training was interrupted before.
 """
 
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from torch.utils.data import Dataset, Sampler
 
 from spoken_intents.audio import float_to_pcm16, pcm16_to_float
 from spoken_intents.features import log_mel
-from spoken_intents_training.augment import Augmentation
 from spoken_intents_training.modeling import pad_batch
 from spoken_intents_training.recipe import Recipe
 
@@ -27,31 +26,30 @@ class Examples(Dataset):
         self.targets, self.names = list(targets), list(names)
         self.padded = recipe.context == "padded"
         self.n_mels = n_mels
-        self._augmentation = Augmentation(recipe.augment, recipe.seed)
-        self._seed = recipe.seed
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, key: Tuple[int, int]) -> Dict[str, Any]:
-        """The example of that epoch and row."""
-        epoch, row = key
-        rng = np.random.default_rng((self._seed, epoch, row))
-        features = self._augmentation.log_mel(pcm16_to_float(self._pcm[row]), self.n_mels, rng, self.padded)
-        return {"input_features": features, "labels": self.targets[row], "rows": row}
+    def __getitem__(self, row: int) -> Dict[str, Any]:
+        """The example of that row."""
+        return {"input_features": self.log_mel(row), "labels": self.targets[row], "rows": row}
 
     @property
     def lengths(self) -> List[int]:
         """Of each clip, in bytes."""
         return [len(pcm) for pcm in self._pcm]
 
-    def plain(self, row: int) -> np.ndarray:
-        """The log-mel of a clip as it is."""
-        return log_mel(pcm16_to_float(self._pcm[row]), self.n_mels, self.padded)
+    def samples(self, row: int) -> np.ndarray:
+        """A clip's waveform, float32, 16 kHz."""
+        return pcm16_to_float(self._pcm[row])
+
+    def log_mel(self, row: int) -> np.ndarray:
+        """A clip's log-mel, (n_mels, frames)."""
+        return log_mel(self.samples(row), self.n_mels, self.padded)
 
 
 class LengthBuckets(Sampler):
-    """Rows in the order of an epoch, as (epoch, row): clips of a batch are of about the same length."""
+    """Rows in the order of an epoch: clips of a batch are of about the same length."""
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
         self._lengths = np.array(lengths)
@@ -66,7 +64,7 @@ class LengthBuckets(Sampler):
         """Called by the training loop before each epoch."""
         self._epoch = epoch
 
-    def __iter__(self) -> Iterator[Tuple[int, int]]:
+    def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self._seed, self._epoch))
         rows, size = rng.permutation(len(self)), self._batch_size
         rest = rows[len(rows) // size * size :]  # the one batch that is not full has to come last
@@ -75,7 +73,7 @@ class LengthBuckets(Sampler):
             bucket = rows[start : min(start + BUCKET * size, len(rows) - len(rest))]
             batches += np.split(bucket[np.argsort(self._lengths[bucket], kind="stable")], len(bucket) // size)
         order = [*(batches[place] for place in rng.permutation(len(batches))), rest]
-        return ((self._epoch, int(row)) for row in np.concatenate(order))
+        return (int(row) for row in np.concatenate(order))
 
 
 def collate(examples: List[Dict[str, Any]]) -> Dict[str, torch.Tensor]:

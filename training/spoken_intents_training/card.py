@@ -16,7 +16,6 @@ SHOWN = (
     "learning_rate",
     "head_learning_rate",
     "pooling",
-    "augment",
     "frozen_layers",
 )
 

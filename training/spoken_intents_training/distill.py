@@ -26,7 +26,7 @@ from transformers.models.whisper.modeling_whisper import sinusoids
 from spoken_intents.audio import SAMPLE_RATE, SUFFIXES, float_to_pcm16, pcm16_to_float, read_audio
 from spoken_intents.errors import AudioError, ConfigError, DataError
 from spoken_intents.features import MIN_SAMPLES, log_mel
-from spoken_intents_training.augment import Augmentation, change_voice
+from spoken_intents_training.augment import Elsewhere, change_voice
 from spoken_intents_training.loop import has_bf16
 from spoken_intents_training.modeling import encode_layers, load_base
 
@@ -34,7 +34,6 @@ CROP_SECONDS = (1.0, 10.0)
 BATCH_SECONDS = 50.0
 MAX_SECONDS = 120  # of a clip
 WEIGHED_ON = 4  # batches that decide which feed-forward neurons are kept
-HEARD = ("room", "noise", "telephone")  # by the student alone
 
 
 def student_of(teacher: Any, layers: List[int], neurons: int, features: Sequence[torch.Tensor]) -> WhisperForAudioClassification:
@@ -149,14 +148,14 @@ def _distance(teacher: Any, student: Any, layers: List[int], clean: torch.Tensor
 def _batches(clips: Sequence[bytes], n_mels: int, seed: int) -> Iterator[Tuple[torch.Tensor, torch.Tensor]]:
     """Log-mels, clean and as heard, each (rows, n_mels, frames): rows of one length, so that nothing is padded."""
     rng = np.random.default_rng(seed)
-    augmentation = Augmentation(HEARD, seed)
+    elsewhere = Elsewhere(seed)  # where the student alone is
     while True:
         seconds = float(np.exp(rng.uniform(*np.log(CROP_SECONDS))))
         rows: List[Tuple[np.ndarray, np.ndarray]] = []
         for _ in range(round(BATCH_SECONDS / seconds)):
             clean = _crop(clips, int(seconds * SAMPLE_RATE), rng)
             voice = int(rng.integers(2**32))  # the same for both
-            pair = (log_mel(samples, n_mels) for samples in (clean, augmentation.sampled(clean, rng)))
+            pair = (log_mel(samples, n_mels) for samples in (clean, elsewhere.sampled(clean, rng)))
             rows.append(tuple(change_voice(picture, np.random.default_rng(voice)) for picture in pair))  # type: ignore[arg-type]
         frames = min(picture.shape[1] for picture, _ in rows)
         sides = [torch.from_numpy(np.stack([row[side][:, :frames] for row in rows])) for side in (0, 1)]

@@ -108,7 +108,7 @@ def train(
         "metrics": metrics,
         "log": log,
     }
-    parity_on = [measured_on.plain(row) for row in range(min(PARITY_CLIPS, len(measured_on)))]
+    parity_on = [measured_on.log_mel(row) for row in range(min(PARITY_CLIPS, len(measured_on)))]
     described = export(model, out, description, parity_on, explain)
     where = "held-out" if held_out else "learnt (none held out)"
     console.print(
@@ -316,7 +316,7 @@ def _in_batches(model: Any, data: Examples, rows: Sequence[int], compute: Any, b
     with torch.no_grad():  # not inference_mode: heads are fitted on what comes out
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            features, frames = pad_batch([data.plain(rows[index]) for index in batch])
+            features, frames = pad_batch([data.log_mel(rows[index]) for index in batch])
             for index, result in zip(batch, compute(features.to(model.device), frames.to(model.device))):
                 results[index] = result
     return results

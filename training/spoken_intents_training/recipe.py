@@ -9,7 +9,6 @@ import yaml
 
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import ConfigError
-from spoken_intents_training.augment import AUGMENTATIONS
 from spoken_intents_training.files import is_file
 
 POOLINGS = ("auto", "mean", "statistics", "attention")  # the latter two are `heads.HEADS`, which needs torch
@@ -31,7 +30,6 @@ class Recipe:
         pooling: What of the encoder's output the classifier gets: ``mean`` (Hugging Face's head), ``statistics``,
             ``attention``, or ``auto``: which of the latter two hears more of these clips, see ``heads``. Their
             classifier is fitted on the frozen encoder before fine-tuning begins.
-        augment: How clips are varied while training, see `augment.AUGMENTATIONS`.
         frozen_layers: The encoder's convolutions and this many of its first layers stay as they are; 0: all is trained.
         warmup_share: Share of all steps in which the learning rate rises from 0.
         weight_decay: AdamW's.
@@ -50,7 +48,6 @@ class Recipe:
     learning_rate: float
     head_learning_rate: Optional[float]
     pooling: str
-    augment: Tuple[str, ...]
     frozen_layers: int
     warmup_share: float
     weight_decay: float
@@ -76,11 +73,8 @@ class Recipe:
             require(0 <= getattr(self, name) < 1, f"{name} takes 0 to below 1, got {getattr(self, name)}.")
         require(0 <= self.weight_decay < math.inf, f"weight_decay takes 0 or more, got {self.weight_decay}.")
         require(0 <= self.max_grad_norm < math.inf, f"max_grad_norm takes 0 (no clipping) or more, got {self.max_grad_norm}.")
-        unknown = sorted(set(self.augment) - set(AUGMENTATIONS))
-        require(not unknown, f"augment takes some of {', '.join(AUGMENTATIONS)}, got {', '.join(unknown)}.")
-        if self.context == "padded":  # Hugging Face's class: its own pooling, no mask to vary lengths under
+        if self.context == "padded":  # Hugging Face's class has its own pooling
             require(self.pooling == "mean", f"pooling: {self.pooling} needs context: short.")
-            require("voice" not in self.augment, "augment: voice changes a clip's length and needs context: short.")
 
     def epochs_for(self, clips: int) -> int:
         """Passes over so many clips: `epochs`, or more until there are `min_steps` steps."""
