@@ -92,8 +92,7 @@ def _plain_name(base_model: str) -> str:
 
 
 def _table(rows: Dict[str, Any]) -> List[str]:
-    shown = {name: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value for name, value in rows.items()}
-    return ["| | |", "|---|---|", *(f"| {name} | {'none' if value in (None, '') else value} |" for name, value in shown.items())]
+    return ["| | |", "|---|---|", *(f"| {name} | {'none' if value is None else value} |" for name, value in rows.items())]
 
 
 def _accuracy(metrics: Dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from spoken_intents_training.card import CARD, CURVES, model_card, threshold_adv
 from spoken_intents_training.dataset import Clip, hold_out, intent_counts, read_all_samples
 from spoken_intents_training.export import Files, export, load_weights
 from spoken_intents_training.heads import HEADS, choose, fitted_head
-from spoken_intents_training.loop import console, last_checkpoint, run
+from spoken_intents_training.loop import clips_a_process, console, last_checkpoint, run
 from spoken_intents_training.metrics import suggest_threshold
 from spoken_intents_training.modeling import ShortContextClassifier, encode, load_base, pad_batch
 from spoken_intents_training.nonspeech import non_speech_clips
@@ -64,9 +64,11 @@ def train(
     Raises:
         DataError: Too few intents, or clips that cannot be used.
         ModelError: The base model, or the one to continue from, cannot be loaded or does not fit.
-        TrainingError: The loss is no number any more, or the artefact cannot be exported or written.
+        TrainingError: The recipe's batch cannot be shared out among the processes, the loss is no number any more, or the
+            artefact cannot be exported or written.
     """
     began = time.monotonic()
+    clips_a_process(recipe)  # refuses before anything slow begins
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     transformers.set_seed(recipe.seed)
@@ -136,7 +138,7 @@ def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, reci
     started_from = folder / "started_from.json"
     now = {
         "another base model": base_model,
-        "another recipe": json.loads(json.dumps(asdict(recipe))),
+        "another recipe": asdict(recipe),
         "other clips": [files_fingerprint([clip.path for clip in clips]), *map(_as_listed, clips)],
     }
     if not is_first_process():
@@ -146,11 +148,10 @@ def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, reci
             f"{folder} holds an interrupted training. Go on with --resume, or delete that directory to begin anew."
         )
     if resume and last_checkpoint(folder):
-        before = json.loads(started_from.read_text())
-        changed = [name for name in now if before[name] != now[name]]
+        changed = _changed(json.loads(started_from.read_text()), now)
         if changed:
             raise TrainingError(
-                f"The training in {folder} began with {' and '.join(changed)}. Resume it with what it began "
+                f"The training in {folder} began with {changed}. Resume it with what it began "
                 "with, or delete that directory to begin anew."
             )
         return folder
@@ -167,16 +168,22 @@ def require_same_training(model: Path, clips: Sequence[Clip], base_model: str, r
         TrainingError: It was made from another base model, by another recipe, or of other clips.
     """
     made = read_model_json(model)
-    now = {
-        "another base model": (made.get("base_model"), base_model),
-        "another recipe": (made.get("recipe"), json.loads(json.dumps(asdict(recipe)))),
-        "other clips": (made.get("data", {}).get("fingerprint"), files_fingerprint([clip.path for clip in clips])),
+    before = {
+        "another base model": made.get("base_model"),
+        "another recipe": made.get("recipe"),
+        "other clips": made.get("data", {}).get("fingerprint"),
     }
-    changed = [name for name, (before, wanted) in now.items() if before != wanted]
+    wanted = (base_model, asdict(recipe), files_fingerprint([clip.path for clip in clips]))
+    changed = _changed(before, dict(zip(before, wanted)))
     if changed:
         raise TrainingError(
-            f"{model} holds a complete model, made with {' and '.join(changed)}: there is nothing to resume. Train without --resume."
+            f"{model} holds a complete model, made with {changed}: there is nothing to resume. Train without --resume."
         )
+
+
+def _changed(before: Dict[str, Any], now: Dict[str, Any]) -> str:
+    """The names of what differs, for a message; empty where nothing does."""
+    return " and ".join(name for name in now if before[name] != now[name])
 
 
 def _as_listed(clip: Clip) -> List[str]:

@@ -56,19 +56,31 @@ def run(
     return log
 
 
-def _arguments(recipe: Recipe, examples: int, folder: Path, keep_checkpoints: bool) -> TrainingArguments:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if recipe.batch_size % processes:
+def clips_a_process(recipe: Recipe) -> int:
+    """Clips a step for each process under ``accelerate launch``; the recipe's batch, where there is one process.
+
+    Raises:
+        TrainingError: The batch cannot be shared out.
+    """
+    if recipe.batch_size % _processes():
         raise TrainingError(
-            f"batch_size: {recipe.batch_size} cannot be shared out among {processes} processes. Take a multiple, or fewer processes."
+            f"batch_size: {recipe.batch_size} cannot be shared out among {_processes()} processes. Take a multiple, or fewer processes."
         )
-    per_process = recipe.batch_size // processes
-    steps = math.ceil(examples / (per_process * processes)) * recipe.epochs_for(examples)
+    return recipe.batch_size // _processes()
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _arguments(recipe: Recipe, examples: int, folder: Path, keep_checkpoints: bool) -> TrainingArguments:
+    processes = _processes()
+    steps = math.ceil(examples / recipe.batch_size) * recipe.epochs_for(examples)
     use_cpu = not torch.cuda.is_available()
     arguments = _Arguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs_for(examples),
-        per_device_train_batch_size=per_process,
+        per_device_train_batch_size=clips_a_process(recipe),
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=round(steps * recipe.warmup_share),
