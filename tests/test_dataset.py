@@ -508,8 +508,9 @@ def test_the_fingerprint_changes_with_clips_recipe_and_base_model(project: Path)
     ):
         change()
         seen.append(fingerprint())
-    seen += [fingerprint({"epochs": 2}), fingerprint({"epochs": 3}), fingerprint("default")]
+    seen += [fingerprint({"epochs": 2}), fingerprint({"epochs": 4}), fingerprint("default")]
     assert len(set(seen)) == len(seen)
+    assert fingerprint({}) == seen[-1]  # what a recipe leaves out is as in default
     assert fingerprint({"epochs": 2, "seed": 1}) == fingerprint({"seed": 1, "epochs": 2})
 
 
