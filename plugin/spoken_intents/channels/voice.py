@@ -30,7 +30,6 @@ from spoken_intents.errors import AudioError, ProtocolError
 from spoken_intents.recognizer import Recognition, Recognizer
 from spoken_intents.segmenter import Segmenter, SegmenterSettings
 from spoken_intents.session import SpokenSession, Turn
-from spoken_intents.vad import WebRtcVad
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +83,7 @@ class VoiceInput(InputChannel):
 
     def __init__(self, settings: Optional[VoiceSettings] = None) -> None:
         self.settings = settings or VoiceSettings()
+        Segmenter(self.settings)  # a detector that is not installed is told now, not to the first caller
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="recognizer")
         self._ending: Set["asyncio.Task[None]"] = set()  # sessions whose last turn is still with Rasa
 
@@ -112,7 +112,7 @@ class VoiceInput(InputChannel):
 
     def open_session(self, app: Sanic, converse: Callable[[Turn], Awaitable[None]], listener: Any) -> SpokenSession:
         """A session with a segmenter of its own. Whoever opens it must `finish` or `close` it."""
-        segmenter = Segmenter(self.settings, WebRtcVad(self.settings.vad_mode))
+        segmenter = Segmenter(self.settings)
         return SpokenSession(segmenter, lambda: _recognizer_of(app), converse, listener, self._workers)
 
     def close_soon(self, session: SpokenSession) -> None:

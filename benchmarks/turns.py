@@ -1,0 +1,90 @@
+"""Figures of turn-taking, on recordings of people; tables on the terminal and JSON in results/.
+
+    python benchmarks/turns.py vad        # each detector on meetings with speech marked in time, clean, noisy, telephone
+
+The recordings are in folders under --speech, which no user needs.
+"""
+
+import time
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+import typer
+from bench import HERE, console, save
+from rich.table import Table
+
+from spoken_intents.audio import SAMPLE_RATE, read_audio
+from spoken_intents.vad import Vad, make_vad
+from spoken_intents_training.augment import add_noise, telephone
+from spoken_intents_training.evaluate import recordings
+
+app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
+SPEECH = typer.Option(HERE.parent.parent / "shared/speech", help="Folder of the recordings.")
+FRAME = SAMPLE_RATE // 100
+DETECTORS = {**{f"webrtcvad, mode {mode}": ("webrtcvad", mode) for mode in range(4)}, "silero": ("silero", 0)}
+
+
+@app.callback()
+def main() -> None:
+    """Figures of turn-taking."""
+
+
+@app.command()
+def vad(speech: Path = SPEECH) -> None:
+    """Share of 10 ms frames each detector gets wrong, and microseconds for a second of audio."""
+    marked = speech_marks(speech / "vad/speech.rttm")
+    noises = [read_audio(path, 120) for path in recordings(speech / "noise")]
+    files = {path.stem: read_audio(path, 120) for path in sorted((speech / "vad").glob("*.flac"))}
+    wrong: Dict[Any, List[np.ndarray]] = {}
+    seconds: Dict[str, float] = dict.fromkeys(DETECTORS, 0.0)
+    for index, (stem, samples) in enumerate(files.items()):
+        truth = np.zeros(len(samples) // FRAME, dtype=bool)
+        for start, end in marked[stem]:
+            truth[round(start * 100) : round(end * 100)] = True
+        noisy = add_noise(samples, noises[index % len(noises)], 10.0, np.random.default_rng((7, index)))
+        heard = {"16 kHz": samples, "16 kHz, 10 dB": noisy, "8 kHz": telephone(samples), "8 kHz, 10 dB": telephone(noisy)}
+        for name, (kind, mode) in DETECTORS.items():
+            for condition, line in heard.items():
+                began = time.perf_counter()
+                found = flags(make_vad(kind, mode, 0.5), line, len(truth))
+                seconds[name] += time.perf_counter() - began
+                # Frame by frame: speech missed, silence taken for speech.
+                wrong.setdefault((name, condition), []).append(np.stack([truth & ~found, ~truth & found]))
+    spoken = sum(end - start for marks in marked.values() for start, end in marks)
+    length = sum(len(samples) for samples in files.values()) / SAMPLE_RATE
+    conditions = list(dict.fromkeys(condition for _, condition in wrong))
+    table = Table("detector", *conditions, "µs for 1 s", title=f"Wrong frames (missed + false), {length:.0f} s, {spoken / length:.0%} speech")
+    rows = []
+    for name in DETECTORS:
+        cells = []
+        for condition in conditions:
+            missed, false = np.concatenate(wrong[name, condition], axis=1).mean(axis=1)
+            rows.append({"detector": name, "condition": condition, "missed": float(missed), "false": float(false)})
+            cells.append(f"{missed + false:.1%} ({missed:.1%} + {false:.1%})")
+        microseconds = 1e6 * seconds[name] / (length * len(conditions))
+        rows.append({"detector": name, "microseconds_a_second": microseconds})
+        table.add_row(name, *cells, f"{microseconds:.0f}")
+    console.print(table)
+    save("vad", {"seconds": length, "speech": spoken / length, "rows": rows})
+
+
+def speech_marks(file: Path) -> Dict[str, Any]:
+    """(start, end) of each stretch of speech, in seconds, by recording, from an RTTM file."""
+    marks: Dict[str, Any] = {}
+    for line in file.read_text().splitlines():
+        _, name, _, start, duration, *_ = line.split()
+        marks.setdefault(name, []).append((float(start), float(start) + float(duration)))
+    return marks
+
+
+def flags(detector: Vad, samples: np.ndarray, frames: int) -> np.ndarray:
+    """The detector's answer for each 10 ms frame, shape (frames,): that of the window its middle lies in."""
+    size = detector.window_samples
+    padded = np.pad(samples, (0, -len(samples) % size))
+    answers = np.array([detector.is_speech(window) for window in padded.reshape(-1, size)])
+    return answers[(np.arange(frames) * FRAME + FRAME // 2) // size]
+
+
+if __name__ == "__main__":
+    app()
