@@ -54,7 +54,12 @@ def vad(speech: Path = SPEECH) -> None:
     spoken = sum(end - start for marks in marked.values() for start, end in marks)
     length = sum(len(samples) for samples in files.values()) / SAMPLE_RATE
     conditions = list(dict.fromkeys(condition for _, condition in wrong))
-    table = Table("detector", *conditions, "µs for 1 s", title=f"Wrong frames (missed + false), {length:.0f} s, {spoken / length:.0%} speech")
+    table = Table(
+        "detector",
+        *conditions,
+        "µs for 1 s",
+        title=f"Wrong frames (missed + false), {length:.0f} s, {spoken / length:.0%} speech",
+    )
     rows = []
     for name in DETECTORS:
         cells = []

@@ -1,7 +1,7 @@
 """Voice activity detection: one window of samples -> speech or not.
 
-    make_vad(name) ──▶ WebRtcVad   windows of 20 ms; the default
-                  └──▶ SileroVad   windows of 32 ms; a small neural network
+make_vad(name) ──▶ WebRtcVad   windows of 20 ms; the default
+              └──▶ SileroVad   windows of 32 ms; a small neural network
 """
 
 from typing import Protocol
