@@ -34,7 +34,8 @@ from spoken_intents.features import log_mel
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.dataset import Clip, read_samples
 from spoken_intents_training.distill import save_base
-from spoken_intents_training.finetune import freeze, frozen_hidden
+from spoken_intents_training.finetune import freeze
+from spoken_intents_training.fitting import frozen_hidden
 from spoken_intents_training.heads import PROBE_C, fitted_head, hear, statistics
 from spoken_intents_training.loop import run
 from spoken_intents_training.modeling import encode_layers, load_base

@@ -26,6 +26,7 @@ from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.cli import app, shown
 from spoken_intents.errors import DataError, DivergedError, TrainingError
 from spoken_intents_training import finetune
+from spoken_intents_training.checkpoints import CHECKPOINTS
 from spoken_intents_training.loop import COMPLETE, last_checkpoint
 
 
@@ -272,7 +273,7 @@ def test_checkpoints_stay_where_they_can_be_gone_on_from(
     monkeypatch.setattr(finetune, "train", train)
     arguments = ("train", buzzes, "--out", tmp_path / "out", "--base-model", "any")
     assert called(*arguments) != 0
-    assert bool(last_checkpoint(tmp_path / "out" / finetune.CHECKPOINTS)) == (tmp_path / "out").exists() == stays
+    assert bool(last_checkpoint(tmp_path / "out" / CHECKPOINTS)) == (tmp_path / "out").exists() == stays
     called(*arguments, "--epochs", 7)  # what a user would try after a loss that is no number: another recipe
     assert begun_with[1:] == ([] if stays else [7])
 

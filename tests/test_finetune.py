@@ -25,7 +25,8 @@ from spoken_intents_training import finetune
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.card import model_card, threshold_advice
 from spoken_intents_training.dataset import Clip, read_all_samples, read_samples
-from spoken_intents_training.finetune import begin_with_head, fit_temperature, freeze, predict, train
+from spoken_intents_training.finetune import freeze, train
+from spoken_intents_training.fitting import begin_with_head, predict
 from spoken_intents_training.heads import HEADS
 from spoken_intents_training.modeling import load_base
 from spoken_intents_training.nonspeech import non_speech_clips
@@ -404,15 +405,3 @@ def test_the_card_names_the_base_model_and_shows_the_training(model: Path, tiny_
     (shown,) = re.findall(r"!\[.+\]\((.+)\)", card)
     picture = matplotlib.image.imread(model / shown)
     assert picture.shape[0] > 300 and picture.std() > 0.02
-
-
-# ---------------------------------------------------------------- confidence
-
-
-def test_temperature_makes_confidence_honest() -> None:
-    """Logits that are three times too sure of themselves are cooled by about three."""
-    rng = np.random.default_rng(0)
-    fair = rng.standard_normal((4000, 4)) * 1.5
-    odds = np.exp(fair)
-    truth = np.array([rng.choice(4, p=row / row.sum()) for row in odds])
-    assert fit_temperature(fair * 3, truth) == pytest.approx(3, rel=0.15)

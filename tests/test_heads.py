@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spoken_intents_training import heads
-from spoken_intents_training.finetune import FITTED_ON, _some_of_each
+from spoken_intents_training.fitting import FITTED_ON, _some_of_each
 from spoken_intents_training.heads import HEADS, choose, fitted_head, hear
 from spoken_intents_training.recipe import POOLINGS
 

@@ -10,6 +10,7 @@ from spoken_intents_training.metrics import (
     by_intent,
     calibration_error,
     confusion,
+    fit_temperature,
     macro_f1,
     suggest_threshold,
     wilson_interval,
@@ -198,3 +199,12 @@ def test_the_sum_of_both_shares_is_what_is_best() -> None:
 
 def test_an_unsure_model_gets_the_lowest_threshold() -> None:
     assert suggest_threshold([0.1, 0.15, 0.12], [0.3, 0.4]) == 0.2
+
+
+def test_temperature_makes_confidence_honest() -> None:
+    """Logits that are three times too sure of themselves are cooled by about three."""
+    rng = np.random.default_rng(0)
+    fair = rng.standard_normal((4000, 4)) * 1.5
+    odds = np.exp(fair)
+    truth = np.array([rng.choice(4, p=row / row.sum()) for row in odds])
+    assert fit_temperature(fair * 3, truth) == pytest.approx(3, rel=0.15)

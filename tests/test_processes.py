@@ -16,8 +16,8 @@ import yaml
 
 from assistant import BIN, free_port
 from spoken_intents.recognizer import Recognizer
+from spoken_intents_training.checkpoints import CHECKPOINTS
 from spoken_intents_training.dataset import read_clips, read_samples
-from spoken_intents_training.finetune import CHECKPOINTS
 from spoken_intents_training.loop import last_checkpoint
 
 pytestmark = pytest.mark.slow

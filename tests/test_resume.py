@@ -16,8 +16,9 @@ from conftest import disk_that_takes
 
 from spoken_intents.errors import TrainingError
 from spoken_intents.recognizer import Recognizer
+from spoken_intents_training.checkpoints import CHECKPOINTS, checkpoint_directory
 from spoken_intents_training.dataset import Clip, read_samples
-from spoken_intents_training.finetune import CHECKPOINTS, checkpoint_directory, train
+from spoken_intents_training.finetune import train
 from spoken_intents_training.loop import COMPLETE, last_checkpoint
 from spoken_intents_training.recipe import Recipe, load_recipe
 
@@ -57,7 +58,8 @@ import sys
 from pathlib import Path
 import torch
 from spoken_intents_training.dataset import read_clips
-from spoken_intents_training.finetune import checkpoint_directory, train
+from spoken_intents_training.checkpoints import checkpoint_directory
+from spoken_intents_training.finetune import train
 from spoken_intents_training.recipe import load_recipe
 
 data, base, recipe, out = sys.argv[1:]

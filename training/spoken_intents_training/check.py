@@ -19,7 +19,6 @@ from spoken_intents_training.dataset import FEW, Clip, read_clips
 from spoken_intents_training.findings import COLOURS, KINDS, CheckReport, Finding
 from spoken_intents_training.sound import Sound, measure
 
-ENOUGH = 10  # clips of an intent
 IMBALANCE = 10  # how often the smallest intent may go into the largest
 COMMAND_WORDS = 2  # what is longer is a sentence, which people say in many ways
 
@@ -117,7 +116,7 @@ def _of_intents(learnt: "Counter[str]", tested: "Counter[str]") -> Iterator[Find
         "reserved_intent": {NON_SPEECH} & {*learnt, *tested},
         "unlearnt_intents": [intent for intent in tested if learnt and intent not in learnt],
         "unmeasured_intents": [name for name, n in learnt.items() if (name not in tested if tested else n < measured_from)],
-        "few_clips": [f"{intent} ({n})" for intent, n in learnt.items() if n < ENOUGH],
+        "few_clips": [f"{intent} ({n})" for intent, n in learnt.items() if n < FEW],
         "similar_names": [f"{one} / {other}" for one, other in combinations(sorted(learnt | tested), 2) if similar(one, other)],
         "imbalance": [f"{intent} ({n})" for intent, n in counts.items() if n * IMBALANCE < most],
     }

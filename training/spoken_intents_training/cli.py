@@ -94,23 +94,24 @@ def train(
     chosen = load_recipe(recipe, **overrides(epochs, seed))
     clips = [clip for clip in read_clips(data) if clip.split != "test"]
     try:  # last: PyTorch takes long to load
-        from spoken_intents_training import finetune
+        from spoken_intents_training import checkpoints, finetune
+        from spoken_intents_training.loop import is_first_process
     except ImportError as error:
         raise ConfigError(f"Training needs the extra: pip install 'rasa-spoken-intents[train]' ({error}).") from None
-    if resume and (out / MODEL_JSON).exists() and not (out / finetune.CHECKPOINTS).exists():
-        finetune.require_same_training(out, clips, base_model, chosen)
+    if resume and (out / MODEL_JSON).exists() and not (out / checkpoints.CHECKPOINTS).exists():
+        checkpoints.require_same_training(out, clips, base_model, chosen)
         console.print(f"{escape(str(out))} is complete: there is nothing to resume.")
         return
     made = not out.exists()
-    checkpoints = finetune.checkpoint_directory(out, clips, base_model, chosen, resume)
+    folder = checkpoints.checkpoint_directory(out, clips, base_model, chosen, resume)
     try:
-        described = finetune.train(clips, base_model, chosen, out, checkpoints=checkpoints, tensorboard=tensorboard)
+        described = finetune.train(clips, base_model, chosen, out, checkpoints=folder, tensorboard=tensorboard)
     except Exception as error:
-        _remove_useless(checkpoints, error, made)
+        _remove_useless(folder, error, made)
         raise
-    if not finetune.is_first_process():
+    if not is_first_process():
         return
-    shutil.rmtree(checkpoints)
+    shutil.rmtree(folder)
     name = escape(str(out))
     console.print(f"{name}: {len(described['data']['clips'])} intents. Next: spoken-intents evaluate --model {name} --data ...")
 

@@ -23,10 +23,16 @@ from spoken_intents_training.batches import Examples, LengthBuckets, collate
 from spoken_intents_training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
-console = Console(soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")  # of several processes the first one prints
-
 COMPLETE = "complete"  # a file in a checkpoint that was written to its end
-CHECKPOINTS = 10  # in a whole training
+CHECKPOINTS_A_TRAINING = 10
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that prints and writes; the only one but under ``accelerate launch``."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+console = Console(soft_wrap=True, quiet=not is_first_process())
 
 
 def run(
@@ -92,7 +98,7 @@ def _arguments(recipe: Recipe, examples: int, folder: Path, keep_checkpoints: bo
         ddp_find_unused_parameters=False if processes > 1 else None,
         bf16=recipe.precision == "auto" and has_bf16("cpu" if use_cpu else "cuda"),
         save_strategy="steps" if keep_checkpoints else "no",
-        save_steps=max(1, steps // CHECKPOINTS),
+        save_steps=max(1, steps // CHECKPOINTS_A_TRAINING),
         save_total_limit=2,  # the newest may be half written when the process is killed
         logging_steps=max(1, steps // 100),
         report_to=[],

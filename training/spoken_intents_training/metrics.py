@@ -8,6 +8,8 @@ from typing import Any, Dict, Sequence, Tuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from spoken_intents.recognizer import softmax
+
 RESAMPLES = 1000  # of the bootstrap
 THRESHOLDS = np.arange(20, 91) / 100  # what may be suggested
 KEPT = 0.9  # share of what was heard right that a suggested threshold leaves alone
@@ -117,6 +119,20 @@ def calibration_error(confidences: ArrayLike, right: ArrayLike, bins: int = 10, 
         "histogram": np.histogram(sure, HISTOGRAM_BINS, (0, 1))[0].tolist(),
         "n": n,
     }
+
+
+def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+    """The softmax temperature under which `truth` is likeliest (Guo et al. 2017), 0.25 to 8.
+
+    As after n clips all of which were heard right the next one may still be wrong, each is taken for right with
+    probability (n + 1) / (n + 2) only (Platt 1999): a few easy clips do not make a model sure of everything.
+    """
+    temperatures = np.geomspace(0.25, 8.0, 101)
+    doubt = 1 / (len(truth) + 2)
+    targets = np.full(logits.shape, doubt / (logits.shape[1] - 1))
+    targets[np.arange(len(truth)), truth] = 1 - doubt
+    losses = [-(targets * np.log(softmax(logits / t) + 1e-12)).sum(axis=1).mean() for t in temperatures]
+    return float(temperatures[int(np.argmin(losses))])
 
 
 def auroc(positive_scores: ArrayLike, negative_scores: ArrayLike) -> float:

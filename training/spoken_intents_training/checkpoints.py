@@ -1,0 +1,78 @@
+"""An interrupted training: where its checkpoints lie, what it began with, whether it is the one to go on with."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from spoken_intents.errors import TrainingError
+from spoken_intents.recognizer import read_model_json
+from spoken_intents_training.dataset import Clip
+from spoken_intents_training.loop import is_first_process, last_checkpoint
+from spoken_intents_training.recipe import Recipe
+from spoken_intents_training.sources import files_fingerprint
+
+CHECKPOINTS = "checkpoints"  # in the model's directory, until it is complete
+
+
+def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, recipe: Recipe, resume: bool) -> Path:
+    """Where this training's checkpoints go, inside `out`: what lies there is gone on from with `resume`, else it is new.
+
+    Raises:
+        TrainingError: An interrupted training lies there and `resume` was not asked for, or it was another one.
+    """
+    folder = out / CHECKPOINTS
+    started_from = folder / "started_from.json"
+    now = {
+        "another base model": base_model,
+        "another recipe": asdict(recipe),
+        "other clips": [files_fingerprint([clip.path for clip in clips]), *map(_as_listed, clips)],
+    }
+    if not is_first_process():
+        return folder
+    if last_checkpoint(folder) and not resume:
+        raise TrainingError(
+            f"{folder} holds an interrupted training. Go on with --resume, or delete that directory to begin anew."
+        )
+    if resume and last_checkpoint(folder):
+        changed = _changed(json.loads(started_from.read_text()), now)
+        if changed:
+            raise TrainingError(
+                f"The training in {folder} began with {changed}. Resume it with what it began "
+                "with, or delete that directory to begin anew."
+            )
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    started_from.write_text(json.dumps(now))
+    return folder
+
+
+def require_same_training(model: Path, clips: Sequence[Clip], base_model: str, recipe: Recipe) -> None:
+    """Refuses to take a complete model for the end of another training.
+
+    Raises:
+        TrainingError: It was made from another base model, by another recipe, or of other clips.
+    """
+    made = read_model_json(model)
+    before = {
+        "another base model": made.get("base_model"),
+        "another recipe": made.get("recipe"),
+        "other clips": made.get("data", {}).get("fingerprint"),
+    }
+    wanted = (base_model, asdict(recipe), files_fingerprint([clip.path for clip in clips]))
+    changed = _changed(before, dict(zip(before, wanted)))
+    if changed:
+        raise TrainingError(
+            f"{model} holds a complete model, made with {changed}: there is nothing to resume. Train without --resume."
+        )
+
+
+def _changed(before: Dict[str, Any], now: Dict[str, Any]) -> str:
+    """The names of what differs, for a message; empty where nothing does."""
+    return " and ".join(name for name in now if before[name] != now[name])
+
+
+def _as_listed(clip: Clip) -> List[str]:
+    return [clip.name, clip.intent, clip.speaker, clip.transcript]
