@@ -102,10 +102,19 @@ def test_folds_hold_about_the_same_of_every_intent() -> None:
 def test_auto_takes_speakers_then_transcripts_then_nothing() -> None:
     clips = made_up(random.Random(0), 20, 20)
     assert folds(clips, 3)[1] == folds(clips, 3, "auto")[1] == "speaker"
-    one_unknown = [replace(clips[0], speaker=""), *clips[1:]]
-    assert folds(one_unknown, 3)[1] == "transcript"
-    assert folds([replace(clip, transcript="") if clip is clips[1] else clip for clip in one_unknown], 3)[1] == "none"
+    few_known = [replace(clip, speaker="") if index % 3 else clip for index, clip in enumerate(clips)]
+    assert folds(few_known, 3)[1] == "transcript"
+    assert folds([replace(clip, transcript="") for clip in few_known], 3)[1] == "none"
     assert set(GROUPINGS) == {"auto", "speaker", "transcript", "both", "none"}
+
+
+def test_one_clip_without_a_speaker_leaves_the_others_together() -> None:
+    clips = made_up(random.Random(0), 30, 10)
+    unnamed = [replace(clip, speaker="") if index in (3, 7) else clip for index, clip in enumerate(clips)]
+    tested, grouped_by = folds(unnamed, 3)
+    assert grouped_by == "speaker" and sorted(index for fold in tested for index in fold) == list(range(len(clips)))
+    sides = [{unnamed[index].speaker for index in fold} - {""} for fold in tested]
+    assert sum(map(len, sides)) == len(set.union(*sides)), "nobody is on two sides"
 
 
 # ---------------------------------------------------------------- what is refused

@@ -12,6 +12,7 @@ from test_cli import called, words
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.recognizer import NON_SPEECH, Recognition
 from spoken_intents_training import conditions
+from spoken_intents_training.sources import file_digest
 
 
 class Loudness:
@@ -51,6 +52,25 @@ def test_the_summary(data: Path, capsys: pytest.CaptureFixture) -> None:
     assert "Calibration error" in out
     assert "Suggested threshold for FallbackClassifier: 0." in out
     assert out.endswith("Heard wrong, the surest first: [c].wav: freeze heard as deny, 58%")
+
+
+def test_left_out_the_split_is_test(data: Path, capsys: pytest.CaptureFixture) -> None:
+    assert called("evaluate", "--model", "any", "--data", data) == 0
+    out = words(capsys.readouterr().out)
+    assert "Of 4 clips the 3 marked test are heard; --split all hears every one." in out and " 3 clips, " in out
+    assert called("evaluate", "--model", "any", "--data", data, "--split", "all") == 0
+    assert " 4 clips, " in words(capsys.readouterr().out)
+
+
+def test_clips_that_the_model_learnt_from_are_told(
+    data: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate(data) == 0
+    assert "learnt from" not in capsys.readouterr().out, "an older model does not say"
+    digests = [file_digest(data.parent / f"{name}.wav") for name in "ad"]
+    monkeypatch.setattr(Loudness, "description", {"data": {"learnt": digests}})
+    assert evaluate(data) == 0
+    assert "The model learnt from 1 of these 3 clips: its figures for others will be worse." in words(capsys.readouterr().out)
 
 
 def test_everything_it_writes(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -380,7 +380,9 @@ def test_the_threshold_is_told_at_the_end_and_in_the_card(
     assert f"\n{advice}\n" in (tmp_path / "README.md").read_text()
 
 
-@pytest.mark.parametrize(("share", "why"), [(0.0, "held_out_share is 0"), (0.1, "there are fewer than 10 an intent")])
+@pytest.mark.parametrize(
+    ("share", "why"), [(0.0, "held_out_share is 0"), (0.1, "there are fewer than 10 of an intent on average")]
+)
 def test_a_confidence_that_is_not_calibrated_is_told_with_the_reason(
     share: float, why: str, tiny_base: str, clips: List[Clip], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

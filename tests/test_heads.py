@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spoken_intents_training import heads
-from spoken_intents_training.fitting import FITTED_ON, _some_of_each
+from spoken_intents_training.fitting import FITTED_ON, some_of_each
 from spoken_intents_training.heads import HEADS, choose, fitted_head, hear
 from spoken_intents_training.recipe import POOLINGS
 
@@ -123,9 +123,9 @@ def test_attention_has_to_be_ahead_by_more_than_chance(monkeypatch: pytest.Monke
 
 def test_a_head_is_fitted_on_some_of_every_intent_where_there_is_too_much_speech() -> None:
     targets = np.array([0] * 50 + [1] * 3 + [2] * 10)
-    rows = _some_of_each(targets, [FITTED_ON // 12] * 63, 0)
+    rows = some_of_each(targets, [FITTED_ON // 12] * 63, 0)
     assert sorted(np.bincount(targets[rows])) == [3, 4, 5] and len(set(rows)) == 12
-    assert sorted(_some_of_each(targets, [100] * 63, 0)) == list(range(63))
+    assert sorted(some_of_each(targets, [100] * 63, 0)) == list(range(63))
 
 
 def test_a_recipe_takes_every_head() -> None:

@@ -41,7 +41,7 @@ ROWS = [
 DESCRIPTION = {
     "base_model": "whisper-mini",
     "temperature": 0.8,
-    "recipe": {"epochs": 1, "augment": ["gain", "noise"], "frozen_layers": 0, "seed": None},
+    "recipe": {"epochs": 1, "pooling": "auto", "frozen_layers": 0, "head_learning_rate": None},
     "data": {"clips": {"affirm": 30, "deny": 40}},
     "metrics": {"held_out": True, "n": 7, "accuracy": 6 / 7},
     "log": [{"epoch": step / 10, "step": step, "loss": 2 / step, "learning_rate": 1e-4} for step in range(1, 11)],
@@ -222,7 +222,7 @@ def test_the_page_shows_the_figures(page: str) -> None:
         "threshold: 0.",
         "whisper-mini",
         "70 clips of 2 intents, 30 to 40 each",
-        "epochs 1, augment gain + noise, frozen_layers 0, seed none",
+        "epochs 1, pooling auto, frozen_layers 0, head_learning_rate none",
         "spoken-intents evaluate --data 'my clips.csv'",
     ):
         assert told in text, told

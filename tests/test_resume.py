@@ -16,7 +16,7 @@ from conftest import disk_that_takes
 
 from spoken_intents.errors import TrainingError
 from spoken_intents.recognizer import Recognizer
-from spoken_intents_training.checkpoints import CHECKPOINTS, checkpoint_directory
+from spoken_intents_training.checkpoints import CHECKPOINTS, checkpoint_directory, remove_checkpoints
 from spoken_intents_training.dataset import Clip, read_samples
 from spoken_intents_training.finetune import train
 from spoken_intents_training.loop import COMPLETE, last_checkpoint
@@ -227,3 +227,36 @@ def test_the_checkpoint_before_stays_when_the_next_cannot_be_written(
     assert all(message.endswith("interrupted now, it would resume from step 8.") for message in said)
     assert last_checkpoint(checkpoints) == checkpoints / "checkpoint-8"
     np.testing.assert_allclose(logits(tmp_path / "out", clips), logits(uninterrupted, clips), atol=1e-5)
+
+
+def test_killed_while_checkpoints_are_removed_a_complete_model_stays_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / CHECKPOINTS
+    (folder / "checkpoint-3").mkdir(parents=True)
+
+    def killed(*arguments: object, **more: object) -> None:
+        if (tmp_path / ".removing").exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_checkpoints(folder)
+    assert not folder.exists(), "what is half removed lies elsewhere"
+    folder.mkdir()
+    remove_checkpoints(folder)
+    assert list(tmp_path.iterdir()) == [], "and the next time goes too"
+
+
+def test_checkpoints_that_do_not_say_what_they_began_with(clips: List[Clip], tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINTS / "checkpoint-3").mkdir(parents=True)
+    (tmp_path / CHECKPOINTS / "checkpoint-3" / COMPLETE).touch()
+    assert last_checkpoint(tmp_path / CHECKPOINTS)
+    with pytest.raises(TrainingError, match="cannot be gone on with. Delete that directory to begin anew"):
+        checkpoint_directory(tmp_path, clips, "base", RECIPE, resume=True)
+
+
+def test_resume_with_nothing_there_is_told(clips: List[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint_directory(tmp_path / "mistyped", clips, "base", RECIPE, resume=True)
+    assert "mistyped holds no checkpoint: training begins anew." in caplog.text

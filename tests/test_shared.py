@@ -38,7 +38,9 @@ def test_real_weights_at_real_lengths(tmp_path: Path) -> None:
         together = model(*pad_batch(spectrograms)).logits.numpy()
         alone = np.concatenate([model(torch.from_numpy(spectrogram[None])).logits.numpy() for spectrogram in spectrograms])
     assert np.allclose(together, alone, atol=1e-4)
-    described = export(model, tmp_path, {"labels": ["a", "b", "c", NON_SPEECH], "temperature": 1.0}, spectrograms)
+    described = export(
+        model, tmp_path, {"labels": ["a", "b", "c", NON_SPEECH], "temperature": 1.0}, [(one, 0) for one in spectrograms]
+    )
     assert described["parity"]["n"] == 16
     assert described["parity"]["fp32_max_difference"] < 1e-3
     served = np.stack([Recognizer(tmp_path, "fp32").logits(clip) for clip in samples])

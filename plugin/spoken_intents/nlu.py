@@ -22,7 +22,7 @@ from rasa.shared.nlu.training_data.training_data import TrainingData
 from spoken_intents import recognizer as recognizers
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.config import settings_from
-from spoken_intents.errors import ConfigError, DataError
+from spoken_intents.errors import ConfigError
 from spoken_intents.features import MAX_SAMPLES
 from spoken_intents.recognizer import Recognition, Recognizer
 from spoken_intents.utterances import LIVE, hand_off, is_audio_reference, resolve
@@ -81,7 +81,7 @@ class ClassifierSettings:
     Attributes:
         base_model: A Whisper on the model hub, a directory, or a bundled name (``whisper-mini``).
         recipe: A recipe's name, its file, or its settings.
-        epochs: Instead of the recipe's; 0: the recipe's. A number, because Rasa multiplies it in `--finetune`.
+        epochs: Instead of the recipe's and of its `min_steps`; 0: the recipe's. A number, because Rasa multiplies it in `--finetune`.
         audio_directories: Where clips may lie, relative to the project.
     """
 
@@ -186,6 +186,7 @@ class SpokenIntentClassifier(GraphComponent):
         """Fine-tunes on the spoken examples and persists the model.
 
         Raises:
+            ConfigError: What training needs is not installed.
             DataError: A clip is missing or unusable, or there are fewer than two spoken intents.
         """
         examples = spoken_examples(training_data)
@@ -199,7 +200,7 @@ class SpokenIntentClassifier(GraphComponent):
             from spoken_intents_training.finetune import train
             from spoken_intents_training.recipe import load_recipe, overrides
         except ImportError as error:
-            raise DataError(f"Training needs the extra: pip install 'rasa-spoken-intents[train]' ({error}).") from error
+            raise ConfigError(f"Training needs the extra: pip install 'rasa-spoken-intents[train]' ({error}).") from error
         recipe = load_recipe(self._settings.recipe, **overrides(self._settings.epochs or None))
         if not self._settings.epochs:  # else Rasa has taken the fraction of them
             recipe = recipe.shortened(self._epoch_fraction)

@@ -48,7 +48,8 @@ def model_card(described: Dict[str, Any]) -> str:
         threshold_advice(described),
         "",
         f"On {parity['n']} clips the ONNX graph's logits differ from PyTorch's by at most {parity['fp32_max_difference']:.1e}, and "
-        f"int8 hears the same as fp32 in {parity['int8_same_first_label']}. `spoken-intents evaluate` measures more: confusions, "
+        f"int8 hears the same as fp32 in {parity['int8_same_first_label']}; fp32 hears {parity['fp32_right']} right, int8 "
+        f"{parity['int8_right']}. `spoken-intents evaluate` measures more: confusions, "
         "calibration, noise, telephone.",
         "",
         "## Intents",
@@ -81,7 +82,9 @@ def threshold_advice(described: Dict[str, Any]) -> str:
         return f"Suggested threshold for FallbackClassifier: {described['suggested_threshold']:.2f}."
     if described["metrics"]["held_out"]:
         return "No threshold for FallbackClassifier is suggested: no held-out clip was heard right."
-    why = f"there are fewer than {FEW} an intent" if described["recipe"]["held_out_share"] else "held_out_share is 0"
+    why = (
+        f"there are fewer than {FEW} of an intent on average" if described["recipe"]["held_out_share"] else "held_out_share is 0"
+    )
     return f"The confidence is not calibrated, and no threshold for FallbackClassifier suggested: no clip was held out, as {why}."
 
 

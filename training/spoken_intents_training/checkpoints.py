@@ -1,7 +1,10 @@
 """An interrupted training: where its checkpoints lie, what it began with, whether it is the one to go on with."""
 
 import json
+import logging
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
@@ -13,7 +16,10 @@ from spoken_intents_training.loop import is_first_process, last_checkpoint
 from spoken_intents_training.recipe import Recipe
 from spoken_intents_training.sources import files_fingerprint
 
+logger = logging.getLogger(__name__)
+
 CHECKPOINTS = "checkpoints"  # in the model's directory, until it is complete
+REMOVING = ".removing"  # what it is called while it is removed
 
 
 def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, recipe: Recipe, resume: bool) -> Path:
@@ -36,17 +42,34 @@ def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, reci
             f"{folder} holds an interrupted training. Go on with --resume, or delete that directory to begin anew."
         )
     if resume and last_checkpoint(folder):
-        changed = _changed(json.loads(started_from.read_text()), now)
+        try:
+            before = json.loads(started_from.read_text())
+        except (OSError, ValueError):
+            raise TrainingError(
+                f"{folder} does not say what its training began with: it cannot be gone on with. Delete that directory to begin anew."
+            ) from None
+        changed = _changed(before, now)
         if changed:
             raise TrainingError(
                 f"The training in {folder} began with {changed}. Resume it with what it began "
                 "with, or delete that directory to begin anew."
             )
         return folder
-    shutil.rmtree(folder, ignore_errors=True)
+    if resume:
+        logger.warning("%s holds no checkpoint: training begins anew.", out)
+    remove_checkpoints(folder)
     folder.mkdir(parents=True)
     started_from.write_text(json.dumps(now))
     return folder
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Removes a training's checkpoints. Killed in between, none are left where the next training would look for them."""
+    doomed = folder.with_name(REMOVING)
+    shutil.rmtree(doomed, ignore_errors=True)
+    with suppress(OSError):  # there are none; under accelerate launch another process may be doing the same
+        os.replace(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def require_same_training(model: Path, clips: Sequence[Clip], base_model: str, recipe: Recipe) -> None:

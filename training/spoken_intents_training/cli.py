@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import shutil
 import sys
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -71,7 +70,7 @@ def train(
     recipe: str = typer.Option(
         "default", help="How to fine-tune: [bold]default[/], [bold]reference[/], [bold]reference-short[/], or a YAML file."
     ),
-    epochs: Optional[int] = typer.Option(None, help="Instead of the recipe's."),
+    epochs: Optional[int] = typer.Option(None, help="Instead of the recipe's, and of its min_steps: just so many."),
     seed: Optional[int] = typer.Option(None, help="Instead of the recipe's."),
     resume: bool = typer.Option(
         False, "--resume", help="Go on with a training that was interrupted: the same command, and this."
@@ -111,28 +110,31 @@ def train(
         raise
     if not is_first_process():
         return
-    shutil.rmtree(folder)
+    checkpoints.remove_checkpoints(folder)
     name = escape(str(out))
     console.print(f"{name}: {len(described['data']['clips'])} intents. Next: spoken-intents evaluate --model {name} --data ...")
 
 
-def _remove_useless(checkpoints: Path, error: Exception, made: bool) -> None:
+def _remove_useless(folder: Path, error: Exception, made: bool) -> None:
     """Removes checkpoints that nothing can be gone on from, and the model's directory where it is empty and was `made` for them."""
+    from spoken_intents_training.checkpoints import remove_checkpoints
     from spoken_intents_training.loop import last_checkpoint
 
-    if last_checkpoint(checkpoints) and not isinstance(error, DivergedError):
+    if last_checkpoint(folder) and not isinstance(error, DivergedError):
         return
-    shutil.rmtree(checkpoints, ignore_errors=True)  # under accelerate launch another process may be doing the same
+    remove_checkpoints(folder)
     if made:
         with suppress(OSError):  # it is not empty
-            checkpoints.parent.rmdir()
+            folder.parent.rmdir()
 
 
 @typed.command()
 def evaluate(
     model: Path = MODEL,
     data: Path = typer.Option(..., help="nlu.yml or CSV, as for [bold]train[/]."),
-    split: str = typer.Option("", help="Only the CSV's rows of this split, such as test."),
+    split: Optional[str] = typer.Option(
+        None, help="Only the CSV's rows of this split; [bold]all[/]: every row. Left out: those marked test, where there are any."
+    ),
     out_of_scope: Optional[Path] = OUT_OF_SCOPE,
     conditions: bool = CONDITIONS,
     noise: Optional[Path] = NOISE,
@@ -147,20 +149,32 @@ def evaluate(
     _require_outputs(json_file, report, plots)
     from spoken_intents_training.dataset import read_clips
     from spoken_intents_training.evaluate import evaluate as measure
-    from spoken_intents_training.sources import files_fingerprint
+    from spoken_intents_training.sources import file_digest
 
-    listed = read_clips(data)
-    clips = [clip for clip in listed if not split or clip.split == split]
-    if not clips:
-        found = ", ".join(sorted({clip.split for clip in listed} - {""})) or "none"
-        raise DataError(f"{data}: no clip has the split {split}; splits found: {found}.")
+    clips = _of_split(read_clips(data), split, data)
     measure_further = _further(out_of_scope, conditions, noise)
     recognizer = Recognizer(model)
-    if recognizer.description.get("data", {}).get("fingerprint") == files_fingerprint(clip.path for clip in clips):
-        console.print("[yellow]These are the clips that the model learnt from: its figures for others will be worse.[/]")
+    learnt = set(recognizer.description.get("data", {}).get("learnt", ()))
+    known = sum(file_digest(clip.path) in learnt for clip in clips)
+    if known:
+        console.print(
+            f"[yellow]The model learnt from {known} of these {len(clips)} clips: its figures for others will be worse.[/]"
+        )
     result = measure(recognizer, clips, progress("Listening"))
     result = replace(result, **measure_further(recognizer, clips))
     _tell(result, recognizer.description, json_file, report, plots)
+
+
+def _of_split(listed: Sequence[Any], split: Optional[str], data: Path) -> List[Any]:
+    found = sorted({clip.split for clip in listed} - {""})
+    if split is None and "test" in found:
+        split = "test"
+        count = sum(clip.split == split for clip in listed)
+        console.print(f"Of {len(listed)} clips the {count} marked test are heard; --split all hears every one.", highlight=False)
+    clips = [clip for clip in listed if split in (None, "all", clip.split)]
+    if not clips:
+        raise DataError(f"{data}: no clip has the split {split}; splits found: {', '.join(found) or 'none'}.")
+    return clips
 
 
 def _further(
@@ -189,12 +203,12 @@ def cross_validate(
     data: Path = typer.Argument(..., help="nlu.yml or CSV, as for [bold]train[/]; the column split is not looked at."),
     base_model: str = typer.Option("openai/whisper-base.en", help="As for [bold]train[/]."),
     recipe: str = typer.Option("default", help="As for [bold]train[/]."),
-    epochs: Optional[int] = typer.Option(None, help="Instead of the recipe's."),
+    epochs: Optional[int] = typer.Option(None, help="As for [bold]train[/]."),
     k: int = typer.Option(5, "--folds", min=2, max=20, help="How many models to train, each on the others' clips."),
     group_by: str = typer.Option(
-        "auto", help="speaker, transcript, both, none; auto: speaker if known, else transcript if known."
+        "auto", help="speaker, transcript, both, none; auto: speaker if at least half are known, else transcript likewise."
     ),
-    seed: int = typer.Option(0, help="Of the folds."),
+    fold_seed: int = typer.Option(0, help="Another one shares the clips out in another way. (The recipe has its own seed.)"),
     out_of_scope: Optional[Path] = OUT_OF_SCOPE,
     conditions: bool = CONDITIONS,
     noise: Optional[Path] = NOISE,
@@ -220,8 +234,10 @@ def cross_validate(
     read_all_samples(clips)  # what is broken is told now, not after its fold was trained
     measure_further = _further(out_of_scope, conditions, noise)
     further: List[Dict[str, List[Any]]] = []
-    tested, grouped_by = folds(clips, k, group_by, seed)
-    console.print(f"{len(clips)} clips in {k} folds, grouped by {grouped_by}.")
+    tested, grouped_by = folds(clips, k, group_by, fold_seed)
+    alone = sum(not getattr(clip, grouped_by, "") for clip in clips) if group_by == "auto" and grouped_by != "none" else 0
+    without = f" ({alone} without one are on their own)" if alone else ""
+    console.print(f"{len(clips)} clips in {k} folds, grouped by {grouped_by}{without}.")
 
     def also(recognizer: Recognizer, of_fold: Sequence[Any]) -> None:
         further.append(measure_further(recognizer, of_fold))

@@ -53,6 +53,7 @@ def import_csv(
     intent_column: str = typer.Option("intent", help="The column of intents."),
     speaker_column: str = typer.Option("speaker", help="The column of speakers."),
     transcript_column: str = typer.Option("transcript", help="The column of transcripts."),
+    split_column: str = typer.Option("split", help="The column that says which rows are for the test."),
 ) -> None:
     """Recordings that a CSV lists. Rows with the split [bold]test[/] are kept from training.
 
@@ -60,7 +61,8 @@ def import_csv(
     """
     from spoken_intents_training.importers import from_csv
 
-    columns = {"path": path_column, "intent": intent_column, "speaker": speaker_column, "transcript": transcript_column}
+    columns = {"path": path_column, "intent": intent_column, "speaker": speaker_column}
+    columns.update(transcript=transcript_column, split=split_column)
     _import(from_csv(file, {key: name for key, name in columns.items() if name != key}), out)
 
 

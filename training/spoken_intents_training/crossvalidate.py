@@ -3,12 +3,13 @@
 import tempfile
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from spoken_intents.errors import ConfigError, DataError
 from spoken_intents.recognizer import Recognition, Recognizer
-from spoken_intents_training.dataset import Clip, read_samples
+from spoken_intents_training.dataset import Clip, mostly_known, read_samples
 from spoken_intents_training.recipe import Recipe
 
 GROUPINGS = ("auto", "speaker", "transcript", "both", "none")
@@ -21,7 +22,8 @@ def folds(clips: Sequence[Clip], k: int, group_by: str = "auto", seed: int = 0) 
 
     Args:
         group_by: ``speaker`` or ``transcript``: clips with the same one are in the same fold; ``both``: with either;
-            ``none``; ``auto``: speaker where every clip has one, else transcript where every clip has one, else none.
+            ``none``; ``auto``: speaker where at least half have one, else transcript likewise, else none; a clip
+            without one is a group of its own.
 
     Raises:
         ConfigError: `group_by` is none of these.
@@ -32,8 +34,10 @@ def folds(clips: Sequence[Clip], k: int, group_by: str = "auto", seed: int = 0) 
     if group_by not in GROUPINGS:
         raise ConfigError(f"--group-by {group_by}: takes {', '.join(GROUPINGS)}.")
     if group_by == "auto":
-        known = [name for name in ("speaker", "transcript") if all(getattr(clip, name) for clip in clips)]
+        known = [name for name in ("speaker", "transcript") if mostly_known([getattr(clip, name) for clip in clips])]
         group_by = known[0] if known else "none"
+        if known:
+            clips = [clip if getattr(clip, group_by) else _alone(clip, group_by) for clip in clips]
     groups = _groups(clips, group_by)
     intent, most = Counter(clip.intent for clip in clips).most_common(1)[0]
     largest = Counter(groups).most_common(1)[0][1]
@@ -50,6 +54,12 @@ def folds(clips: Sequence[Clip], k: int, group_by: str = "auto", seed: int = 0) 
         warnings.simplefilter("ignore")  # an intent with fewer clips than folds: some folds do without
         splits = StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(clips, [clip.intent for clip in clips], groups)
         return [[int(i) for i in tested] for _, tested in splits], group_by
+
+
+def _alone(clip: Clip, name: str) -> Clip:
+    """The clip as the only one with its speaker or transcript."""
+    own = str(clip.path)
+    return replace(clip, speaker=own) if name == "speaker" else replace(clip, transcript=own)
 
 
 def _groups(clips: Sequence[Clip], group_by: str) -> List[str]:

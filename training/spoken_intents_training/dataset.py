@@ -185,23 +185,28 @@ def read_all_samples(clips: Sequence[Clip]) -> List[np.ndarray]:
 
 
 def hold_out(clips: Sequence[Clip], share: float, seed: int) -> Tuple[List[Clip], List[Clip]]:
-    """Clips to train on and clips held out: of other speakers where all are known, else of other transcripts.
+    """Clips to train on and clips held out: of other speakers where at least half have one, else of other transcripts.
 
     Where whole speakers do not make about the share, as there are few, transcripts decide, intent by intent; where whole
     transcripts do not either, as with commands that everybody words alike, clips of the intent at random. An intent keeps
-    at least two thirds of its clips. Where there are fewer than `FEW` an intent, none is given away: each is needed to learn
-    from.
+    at least two thirds of its clips. Where there are fewer than `FEW` of an intent on average, none is given away: each is needed
+    to learn from.
     """
     if len(clips) < FEW * len({clip.intent for clip in clips}):
         return list(clips), []
     held_out: List[Clip] = []
-    if all(clip.speaker for clip in clips):
+    if mostly_known([clip.speaker for clip in clips]):
         wanted = min(round(len(clips) * share), len(clips) // LARGEST_PART)
-        held_out = _take(clips, lambda clip: clip.speaker, wanted, random.Random(seed))
+        held_out = _take(clips, lambda clip: clip.speaker or str(clip.path), wanted, random.Random(seed))
     if not held_out:
         held_out = _take_of_each_intent(clips, share, random.Random(seed))
     chosen = set(map(id, held_out))
     return [clip for clip in clips if id(clip) not in chosen], held_out
+
+
+def mostly_known(names: Sequence[str]) -> bool:
+    """Whether at least half are not empty: enough to keep what belongs together on one side."""
+    return 2 * sum(map(bool, names)) >= len(names)
 
 
 def _take_of_each_intent(clips: Sequence[Clip], share: float, rng: random.Random) -> List[Clip]:

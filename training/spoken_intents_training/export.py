@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict, Sequence, cast
+from typing import Any, Callable, Dict, Sequence, Tuple, cast
 from unittest.mock import patch
 
 import numpy as np
@@ -24,13 +24,14 @@ from transformers import WhisperForAudioClassification
 
 from spoken_intents.errors import ModelError, TrainingError
 from spoken_intents.features import MAX_FRAMES, FrontEnd
-from spoken_intents.recognizer import ENCODER, FORMAT, FP32, INT8, MODEL_JSON, read_model_json
+from spoken_intents.recognizer import ENCODER, FORMAT, FP32, INT8, MODEL_JSON, NON_SPEECH, read_model_json
 from spoken_intents_training.heads import HEADS
 from spoken_intents_training.modeling import ShortContextClassifier
-from spoken_intents_training.sources import first_line
+from spoken_intents_training.sources import base_model_source, first_line
 
 PROTOBUF_BYTES = 2**31 - 2**20  # what a graph in one file can hold
 FP32_DATA = FP32 + ".data"
+FP32_MAY_DIFFER = 0.01  # of the logits' spread; rounding makes a thousandth of that
 EXPORTING = ".exporting-"  # a directory beside the artefact, while it is made
 Files = Dict[str, bytes]  # contents by name
 
@@ -50,14 +51,14 @@ def export(
     model: WhisperForAudioClassification,
     out: Path,
     description: Dict[str, Any],
-    parity_on: Sequence[np.ndarray],
+    parity_on: Sequence[Tuple[np.ndarray, int]],
     explain: Callable[[Dict[str, Any]], Files] = lambda described: {},
 ) -> Dict[str, Any]:
     """Writes the artefact to `out` and returns its ``model.json``.
 
     Args:
         description: What ``model.json`` says beside format, front end and parity.
-        parity_on: Log-mels, each (n_mels, frames), on which ONNX is compared with torch.
+        parity_on: Log-mel, shape (n_mels, frames), and label of clips on which ONNX is compared with torch.
         explain: Files for people that belong to the artefact, from its ``model.json``.
 
     Raises:
@@ -88,7 +89,7 @@ def export(
 
 
 def _write(
-    model: WhisperForAudioClassification, out: Path, description: Dict[str, Any], parity_on: Sequence[np.ndarray]
+    model: WhisperForAudioClassification, out: Path, description: Dict[str, Any], parity_on: Sequence[Tuple[np.ndarray, int]]
 ) -> Dict[str, Any]:
     front_end = FrontEnd(n_mels=model.config.num_mel_bins, padded=not isinstance(model, ShortContextClassifier))
     export_onnx(model, out)
@@ -131,7 +132,8 @@ def export_onnx(model: WhisperForAudioClassification, out: Path) -> None:
             onnx.save_model(onnx.load(raw / FP32), out / FP32, save_as_external_data=True, location=FP32_DATA)
         else:
             os.replace(raw / FP32, out / FP32)
-    with tempfile.TemporaryDirectory(dir=out) as folder:
+    # The quantizer's own temporaries, each as large as the model, go there too: the system's are often in memory.
+    with tempfile.TemporaryDirectory(dir=out) as folder, patch.object(tempfile, "tempdir", folder):
         prepared = out / FP32 if large else Path(folder) / "prepared.onnx"
         root = logging.getLogger()
         level = root.level
@@ -155,17 +157,35 @@ def _reload_with_shapes(graph: Any) -> Any:
         return load_model_with_shape_infer(file)
 
 
-def measure_parity(model: WhisperForAudioClassification, out: Path, spectrograms: Sequence[np.ndarray]) -> Dict[str, Any]:
-    """How far the graphs' logits are from torch's, and how often int8 agrees on the first label."""
+def measure_parity(model: WhisperForAudioClassification, out: Path, clips: Sequence[Tuple[np.ndarray, int]]) -> Dict[str, Any]:
+    """How far the graphs' logits are from torch's, and of how many clips each graph's first label is the right one.
+
+    Args:
+        clips: Log-mel, shape (n_mels, frames), and label of each.
+
+    Raises:
+        TrainingError: The fp32 graph computes something else than the model.
+    """
     sessions = {name: onnxruntime.InferenceSession(str(out / name), providers=["CPUExecutionProvider"]) for name in (FP32, INT8)}
-    fp32_difference, agree = 0.0, 0
-    for spectrogram in spectrograms:
+    fp32_difference, agree, right = 0.0, 0, dict.fromkeys(sessions, 0)
+    for spectrogram, label in clips:
         with torch.inference_mode():
             wanted = model(torch.from_numpy(spectrogram[None])).logits.numpy()
         got = {name: session.run(None, {"input_features": spectrogram[None]})[0] for name, session in sessions.items()}
-        fp32_difference = max(fp32_difference, float(np.abs(got[FP32] - wanted).max()))
-        agree += int(got[INT8].argmax() == wanted.argmax())
-    return {"n": len(spectrograms), "fp32_max_difference": fp32_difference, "int8_same_first_label": agree}
+        difference = float(np.abs(got[FP32] - wanted).max())
+        if not difference <= FP32_MAY_DIFFER * max(1.0, float(np.ptp(wanted))):
+            raise TrainingError(f"its logits are {difference:.2g} away from PyTorch's, of a spread of {np.ptp(wanted):.2g}")
+        fp32_difference = max(fp32_difference, difference)
+        agree += int(got[INT8].argmax() == got[FP32].argmax())
+        for name in sessions:
+            right[name] += int(got[name].argmax() == label)
+    return {
+        "n": len(clips),
+        "fp32_max_difference": fp32_difference,
+        "int8_same_first_label": agree,
+        "fp32_right": right[FP32],
+        "int8_right": right[INT8],
+    }
 
 
 def load_weights(
@@ -178,11 +198,15 @@ def load_weights(
     """
     described = read_model_json(directory)
     stop = "Fine-tuning cannot go on from the previous model: "
+    if (NON_SPEECH in described["labels"]) != (NON_SPEECH in labels):
+        raise ModelError(
+            f"{stop}non_speech_share was switched {'on' if NON_SPEECH in labels else 'off'}. Train without --finetune."
+        )
     if set(described["labels"]) != set(labels):
         new, gone = sorted(set(labels) - set(described["labels"])), sorted(set(described["labels"]) - set(labels))
         changes = [f"{word} {', '.join(names)}" for word, names in (("new:", new), ("gone:", gone)) if names]
         raise ModelError(f"{stop}the intents changed ({'; '.join(changes)}). Train without --finetune.")
-    if described.get("base_model") != base_model:
+    if base_model_source(described.get("base_model") or "") != base_model_source(base_model):
         raise ModelError(
             f"{stop}it was made from base_model {described.get('base_model')!r}, not {base_model!r}. Train without --finetune."
         )

@@ -34,7 +34,7 @@ def begin_with_head(model: ShortContextClassifier, data: Examples, recipe: Recip
     pooling, why = recipe.pooling, ""
     with console.status("Fitting the classifier on the frozen encoder ..."):
         targets = np.array(data.targets)
-        rows = _some_of_each(targets, data.lengths, recipe.seed)
+        rows = some_of_each(targets, data.lengths, recipe.seed)
         hidden, targets = frozen_hidden(model, data, rows.tolist()), targets[rows]
         broken = [data.names[row] for row, clip in zip(rows, hidden) if not torch.isfinite(clip).all()]
         if broken:
@@ -52,7 +52,7 @@ def begin_with_head(model: ShortContextClassifier, data: Examples, recipe: Recip
     console.print(f"Fitted the classifier on the frozen encoder, pooling: {pooling}{heard}.", highlight=False)
 
 
-def _some_of_each(targets: np.ndarray, lengths: Sequence[int], seed: int) -> np.ndarray:
+def some_of_each(targets: np.ndarray, lengths: Sequence[int], seed: int) -> np.ndarray:
     """Rows in random order, one of each label, then a second of each and so on, about an hour of speech at most."""
     order = np.random.default_rng(seed).permutation(len(targets))
     taken: Dict[int, int] = {}

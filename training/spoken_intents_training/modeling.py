@@ -40,26 +40,19 @@ class ShortContextClassifier(WhisperForAudioClassification):
         self.head = head.to(self.device)
         self.config.pooling = head.pooling
 
-    def forward(
-        self,
-        input_features: torch.Tensor,
-        frames: Optional[torch.Tensor] = None,
-        labels: Optional[torch.Tensor] = None,
-    ) -> SequenceClassifierOutput:
-        """Logits, shape (batch, labels), and the cross-entropy when `labels` are given.
+    def forward(self, input_features: torch.Tensor, frames: Optional[torch.Tensor] = None) -> SequenceClassifierOutput:
+        """Logits, shape (batch, labels).
 
         Args:
             input_features: Log-mel, shape (batch, n_mels, frames).
             frames: How many frames of each row are real, shape (batch,); None when all are.
-            labels: Label index of each row, shape (batch,).
         """
         hidden, mask = encode(self.encoder, input_features, frames)
         if self.head is None:
             logits = self.classifier(masked_mean(self.projector(hidden), mask))
         else:
             logits = self.head(hidden.float(), mask)
-        loss: Any = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        return SequenceClassifierOutput(logits=logits)
 
 
 def encode(
@@ -184,7 +177,7 @@ def _cannot_fetch(base_model: str, refusal: str) -> str:
     name = base_model.split("/")[1]
     return (
         f"base_model {base_model!r} cannot be loaded: it is not on this machine, and the hub does not give it ({refusal}). To use "
-        f"a local copy, run `hf download {base_model} config.json model.safetensors --local-dir {name}` where there is a "
+        f"a local copy, run `hf download {base_model} --local-dir {name}` where there is a "
         f"connection, bring the directory here, and name it as the base model. Bundled: {', '.join(bundled_base_models())}."
     )
 

@@ -74,7 +74,7 @@ class Recipe:
         require(0 <= self.weight_decay < math.inf, f"weight_decay takes 0 or more, got {self.weight_decay}.")
         require(0 <= self.max_grad_norm < math.inf, f"max_grad_norm takes 0 (no clipping) or more, got {self.max_grad_norm}.")
         if self.context == "padded":  # Hugging Face's class has its own pooling
-            require(self.pooling == "mean", f"pooling: {self.pooling} needs context: short.")
+            require(self.pooling == "mean", f"context: padded takes pooling: mean only, got {self.pooling}.")
 
     def epochs_for(self, clips: int) -> int:
         """Passes over so many clips: `epochs`, or more until there are `min_steps` steps."""

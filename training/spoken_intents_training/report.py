@@ -89,9 +89,7 @@ def _picture(name: str, figure: Any) -> Dict[str, Any]:
 
 def _facts(description: Mapping[str, Any]) -> List[Tuple[str, str]]:
     """What is known of the model, to be read."""
-    facts = [
-        (name, str(description[key])) for key, name in (("base_model", "Base model"), ("date", "Made")) if key in description
-    ]
+    facts = [("Base model", description["base_model"])] if "base_model" in description else []
     clips = description.get("data", {}).get("clips", {})
     if clips:
         least, most = min(clips.values()), max(clips.values())
@@ -106,13 +104,7 @@ def _facts(description: Mapping[str, Any]) -> List[Tuple[str, str]]:
     if "temperature" in description:
         facts.append(("Softmax temperature", f"{description['temperature']:.3g}"))
     if description.get("recipe"):
-        facts.append(("Recipe", ", ".join(f"{name} {_shown(value)}" for name, value in description["recipe"].items())))
+        facts.append(
+            ("Recipe", ", ".join(f"{name} {'none' if value is None else value}" for name, value in description["recipe"].items()))
+        )
     return facts
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return " + ".join(map(str, value)) or "none"
-    if value is None or isinstance(value, bool):
-        return "yes" if value else "none" if value is None else "no"
-    return str(value)

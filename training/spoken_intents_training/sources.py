@@ -75,6 +75,11 @@ def training_fingerprint(base_model: str, recipe: Union[str, Mapping[str, Any]],
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
+def file_digest(path: Path) -> str:
+    """12 hexadecimal digits that tell a file's bytes from others'."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
 def files_fingerprint(paths: Iterable[Path]) -> str:
     """Changes when a file's bytes or name do."""
     digest = hashlib.sha256()
