@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List
 
 import numpy as np
@@ -81,6 +81,10 @@ def by_text(*answers: List[Message], pause_s: float = 0.0) -> Handler:
 
 async def refusing(websocket: web.WebSocketResponse) -> None:
     await websocket.send_json(REFUSED)
+    # aiohttp reads one message while it closes; TCP resets what is closed with more unread, and the refusal is lost.
+    with suppress(asyncio.TimeoutError):
+        for _ in range(100):
+            await asyncio.wait_for(websocket.receive(), 0.1)
     await websocket.close(code=4503)
 
 
