@@ -77,13 +77,21 @@ def main() -> None:
             cells = [[row["clean"] for row in rows if (row["an_intent"], row["method"]) == (point, method)] for method in methods]
             print(f"| {point} | {' | '.join(map(mean_and_interval, cells))} |")
         print()
+    bases()
+
+
+def bases() -> None:
+    """Accuracy from each base model, and how much of the way from random weights to the teacher the student goes."""
     rows = rows_of("bases_*")
-    bases_of = list(dict.fromkeys(row["base"] for row in rows))
-    print(f"| set | {' | '.join(bases_of)} | share of the gap |\n|---|{'---|' * len(bases_of)}---|")
+    names = list(dict.fromkeys(row["base"] for row in rows))
+    print(f"| set | {' | '.join(names)} | share of the gap |\n|---|{'---|' * len(names)}---|")
     for dataset in dict.fromkeys(row["set"] for row in rows):
-        cells = [[row["clean"] for row in rows if (row["set"], row["base"]) == (dataset, base)] for base in bases_of]
-        low, middle, high = map(np.mean, cells)
-        print(f"| {dataset} | {' | '.join(map(mean_and_interval, cells))} | {(middle - low) / (high - low):.0%} |")
+        cells = [[row["clean"] for row in rows if (row["set"], row["base"]) == (dataset, base)] for base in names]
+        share = ""
+        if len(cells) == 3 and all(cells):  # else some were not run yet
+            low, middle, high = map(np.mean, cells)
+            share = f"{(middle - low) / (high - low):.0%}"
+        print(f"| {dataset} | {' | '.join(map(mean_and_interval, cells))} | {share} |")
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def few(
     for dataset in sets:
         results = Results(f"few_{dataset}", [*recipes.values()], base_model=Path(base_model).name)
         learnt, tested = train_part(speech, dataset), test_part(speech, dataset)
-        whole = Results(f"once_{dataset}", [*recipes.values()], base_model=Path(base_model).name)
+        whole = Results(f"once_{dataset}", [*recipes.values()], look_up=True, base_model=Path(base_model).name)
         features = dict(zip((clip.path for clip in learnt + tested), pooled(base_model, learnt + tested)))
         for method, point, seed in product(methods.split(","), points.split(","), range(draws)):
             key = {"set": dataset, "an_intent": point, "draw": seed, "method": method}
@@ -225,7 +225,7 @@ def bases(
         default = load_recipe("default")
         for dataset in sets:
             results = Results(f"bases_{dataset}", [default], teacher=Path(teacher).name, an_intent=an_intent)
-            few_clips = Results(f"few_{dataset}", [default], base_model=Path(teacher).name)
+            few_clips = Results(f"few_{dataset}", [default], look_up=True, base_model=Path(teacher).name)
             for seed, base in product(range(seeds), sources):
                 key = {"set": dataset, "seed": seed, "base": base}
                 if results.find(**key):

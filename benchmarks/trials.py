@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
+import typer
 from bench import HERE, console, machine, save
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -26,19 +27,31 @@ QUIET_SAMPLES = SAMPLE_RATE * 3 // 10
 
 
 class Results:
-    """Rows of results/<name>.json, written as they come; run again, those of the same task and recipes are gone on with.
+    """Rows of results/<name>.json, written as they come; run again, those of the same recipes are gone on with.
 
     Args:
         recipes: What rows are trained with; the rest of the task is named by keyword.
+        look_up: Whether rows are looked for only: none is added, and those of another task are as good as none.
+
+    Raises:
+        typer.BadParameter: The file holds rows of another task.
     """
 
-    def __init__(self, name: str, recipes: Sequence[Recipe], **task: Any) -> None:
+    def __init__(self, name: str, recipes: Sequence[Recipe], look_up: bool = False, **task: Any) -> None:
         self._name, self._task = name, task
         self._recipes = {identity(recipe): asdict(replace(recipe, seed=0)) for recipe in recipes}
         file = HERE / "results" / f"{name}.json"
-        before = json.loads(file.read_text()) if file.is_file() else {}
-        rows = before["rows"] if before.get("task") == task else []
-        self._rows: List[Dict[str, Any]] = [row for row in rows if row.get("recipe") in (None, *self._recipes)]
+        before = json.loads(file.read_text()) if file.is_file() else {"task": task, "rows": []}
+        same = before.get("task") == task
+        if not same and not look_up:
+            raise typer.BadParameter(
+                f"{file} holds figures of another task, {before.get('task')}, not of {task}. Move it away, or give the options "
+                "that it was measured with."
+            )
+        self._rows: List[Dict[str, Any]] = [row for row in before["rows"] if same and row.get("recipe") in (None, *self._recipes)]
+        others = len(before["rows"]) - len(self._rows)
+        if others and not look_up:
+            console.print(f"{file}: left out {others} row(s) of other recipes; they go when the first new row is written.")
 
     def find(self, **key: Any) -> Optional[Dict[str, Any]]:
         """The row with that key; None when it is not measured yet."""

@@ -11,6 +11,7 @@ import pytest
 import tables
 import torch
 import trials
+import typer
 from transformers import WhisperConfig
 from variants import VARIANTS, VARIATIONS, _Varied, blank_out, poolings, tried
 
@@ -86,14 +87,16 @@ def test_poolings() -> None:
     }  # fmt: skip
 
 
-def test_results_are_gone_on_with_by_the_same_recipe_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_gone_on_with_by_the_same_recipe_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     (tmp_path / "results").mkdir()
     for module in (bench, trials):
         monkeypatch.setattr(module, "HERE", tmp_path / "results" / "..")
     other = replace(RECIPE, epochs=9)
 
-    def results(*recipes: Recipe, task: str = "a") -> trials.Results:
-        return trials.Results("some", [*recipes], task=task)
+    def results(*recipes: Recipe, task: str = "a", **named: bool) -> trials.Results:
+        return trials.Results("some", [*recipes], task=task, **named)
 
     first = results(RECIPE)
     first.add({"row": "trained"}, {"clean": 0.5, "recipe": trials.identity(RECIPE)})
@@ -101,8 +104,17 @@ def test_results_are_gone_on_with_by_the_same_recipe_only(tmp_path: Path, monkey
     again = results(replace(RECIPE, seed=3), other)
     assert again.find(row="trained", recipe=trials.identity(RECIPE)) and again.find(row="probe", recipe=None)
     assert not again.find(row="trained", recipe=trials.identity(other))
+    assert "left out" not in capsys.readouterr().out
     assert results(other).find(row="trained") is None and results(other).find(row="probe")
-    assert results(RECIPE, task="b").find(row="probe") is None
+    assert "left out 1 row(s) of other recipes" in capsys.readouterr().out.replace("\n", " ")
+    before = (tmp_path / "results/some.json").read_text()
+    with pytest.raises(
+        typer.BadParameter, match=r"some\.json holds figures of another task, .*'a'.*, not of .*'b'.* Move it away"
+    ):
+        results(RECIPE, task="b")
+    assert results(RECIPE, task="b", look_up=True).find(row="probe") is None
+    assert results(RECIPE, look_up=True).find(row="probe")
+    assert (tmp_path / "results/some.json").read_text() == before and not capsys.readouterr().out
 
 
 def test_tables_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -131,3 +143,15 @@ def test_tables_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert "| default | 85.0% (2) | 50.0% (2) |" in said
     assert "| no noise | -5.0 | +10.0 |" in said, "from the default with the same seed"
     assert "| fp32 | +5.0 (2) | +10.0 (2) |" in said
+
+
+@pytest.mark.parametrize(("measured", "table"), [(1, "| an4 | 50.0% |  |"), (2, "| an4 | 50.0% | 80.0% |  |"), (0, "")])
+def test_a_table_of_bases_that_are_not_all_measured(
+    measured: int, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(tables, "HERE", tmp_path)
+    (tmp_path / "results").mkdir()
+    rows = [{"set": "an4", "base": base, "clean": clean} for base, clean in (("random", 0.5), ("mini", 0.8))][:measured]
+    (tmp_path / "results/bases_an4.json").write_text(json.dumps({"rows": rows}))
+    tables.bases()
+    assert table in capsys.readouterr().out
