@@ -6,6 +6,7 @@ The weights are random: everything here must hold for any.
 import gc
 import json
 import shutil
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,7 +39,7 @@ from spoken_intents_training import export as export_module
 from spoken_intents_training.export import EXPORTING, export, export_onnx, load_weights, measure_parity
 from spoken_intents_training.heads import HEADS, AttentionHead
 from spoken_intents_training.modeling import ShortContextClassifier, encode, load_base, pad_batch
-from spoken_intents_training.sources import base_model_source
+from spoken_intents_training.sources import BASE_MODELS
 
 LABELS = ["affirm", "balance", "deny", NON_SPEECH, "freeze"]
 FRAMES = [2, 3, 9, 50, 51, 77, 128, 200, 333]
@@ -273,6 +274,17 @@ def test_weights_that_a_graph_cannot_hold_lie_beside_it(
         np.testing.assert_allclose(Recognizer(tmp_path, precision).logits(samples), logits, atol=0.02)
     export(model, tmp_path, described, [(log_mel(samples), 0)])
     assert {file.name for file in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("most_bytes_in_a_graph", [export_module.PROTOBUF_BYTES, 1000])
+def test_nothing_goes_to_the_systems_temporary_directory(
+    most_bytes_in_a_graph: int, tmp_path: Path, model: ShortContextClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_module, "PROTOBUF_BYTES", most_bytes_in_a_graph)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "there is none"))
+    export(model, tmp_path / "out", {"labels": LABELS, "temperature": 1.0}, labelled(spectrograms([50])))
+    assert len(Recognizer(tmp_path / "out", "int8").logits(samples_of(1.0, 0))) == len(LABELS)
+    assert tempfile.tempdir == str(tmp_path / "there is none")
 
 
 @pytest.mark.parametrize("bytes_kept", [0, 100, 5_000])
@@ -628,6 +640,12 @@ def test_weights_of_other_labels_are_refused_by_name(artefact: Path, labels: Lis
         load_weights(other, artefact, labels, "small", "mean")
 
 
+def test_a_reserved_label_that_is_new_is_a_setting_that_was_switched_on(artefact: Path, tmp_path: Path) -> None:
+    before = changed(artefact, tmp_path / "copy", labels=[label for label in LABELS if label != NON_SPEECH])
+    with pytest.raises(ModelError, match=r"previous model: non_speech_share was switched on\. Train without --finetune"):
+        load_weights(ShortContextClassifier(small_config()), before, LABELS, "small", "mean")
+
+
 def test_weights_of_another_base_model_are_refused_by_name(artefact: Path, model: ShortContextClassifier) -> None:
     words = "cannot go on from the previous model: it was made from base_model 'small', not 'large'. Train without --finetune"
     with pytest.raises(ModelError, match=words):
@@ -706,7 +724,12 @@ def test_parity_counts_what_each_graph_hears_right(model: ShortContextClassifier
     assert 0 <= parity["int8_right"] <= parity["int8_same_first_label"] <= 4
 
 
-def test_a_bundled_base_model_may_be_named_by_its_directory(tmp_path: Path) -> None:
+def test_a_bundled_base_model_may_be_named_by_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_base("whisper-mini", ["a", "b"]).eval()
     export(model, tmp_path, {"labels": ["a", "b"], "temperature": 1.0, "base_model": "whisper-mini"}, [])
-    load_weights(load_base("whisper-mini", ["a", "b"]), tmp_path, ["a", "b"], base_model_source("whisper-mini"), "mean")
+    monkeypatch.chdir(BASE_MODELS.parent)
+    for name in ("whisper-mini", str(BASE_MODELS / "whisper-mini"), "base_models/whisper-mini/"):
+        load_weights(load_base("whisper-mini", ["a", "b"]), tmp_path, ["a", "b"], name, "mean")
+    unnamed = changed(tmp_path, tmp_path / "unnamed", leave_out="base_model")
+    with pytest.raises(ModelError, match="it was made from base_model None, not 'whisper-mini'"):
+        load_weights(model, unnamed, ["a", "b"], "whisper-mini", "mean")

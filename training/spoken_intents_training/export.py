@@ -27,7 +27,7 @@ from spoken_intents.features import MAX_FRAMES, FrontEnd
 from spoken_intents.recognizer import ENCODER, FORMAT, FP32, INT8, MODEL_JSON, NON_SPEECH, read_model_json
 from spoken_intents_training.heads import HEADS
 from spoken_intents_training.modeling import ShortContextClassifier
-from spoken_intents_training.sources import base_model_source, first_line
+from spoken_intents_training.sources import first_line, same_base_model
 
 PROTOBUF_BYTES = 2**31 - 2**20  # what a graph in one file can hold
 FP32_DATA = FP32 + ".data"
@@ -206,7 +206,7 @@ def load_weights(
         new, gone = sorted(set(labels) - set(described["labels"])), sorted(set(described["labels"]) - set(labels))
         changes = [f"{word} {', '.join(names)}" for word, names in (("new:", new), ("gone:", gone)) if names]
         raise ModelError(f"{stop}the intents changed ({'; '.join(changes)}). Train without --finetune.")
-    if base_model_source(described.get("base_model") or "") != base_model_source(base_model):
+    if not same_base_model(str(described.get("base_model")), base_model):
         raise ModelError(
             f"{stop}it was made from base_model {described.get('base_model')!r}, not {base_model!r}. Train without --finetune."
         )

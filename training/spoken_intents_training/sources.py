@@ -20,6 +20,16 @@ def base_model_source(base_model: str) -> str:
     return str(bundled) if (bundled / "config.json").exists() else base_model
 
 
+def same_base_model(one: str, other: str) -> bool:
+    """Whether two names lead to the same base model, such as a bundled one's and its directory's."""
+
+    def place(base_model: str) -> str:
+        source = base_model_source(base_model)
+        return str(Path(source).resolve()) if Path(source).is_dir() else source
+
+    return place(one) == place(other)
+
+
 def may_be_on_hub(name: str) -> bool:
     """Whether it has the form ``owner/name``, and not that of a path."""
     owner, _, rest = name.partition("/")
