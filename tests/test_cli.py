@@ -5,6 +5,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable, List, Tuple
@@ -25,9 +26,14 @@ from spoken_intents import client as client_module
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.cli import app, shown
 from spoken_intents.errors import DataError, DivergedError, TrainingError
+from spoken_intents.features import FrontEnd
+from spoken_intents.recognizer import FORMAT
 from spoken_intents_training import finetune
-from spoken_intents_training.checkpoints import CHECKPOINTS
+from spoken_intents_training.checkpoints import CHECKPOINTS, REMOVING
+from spoken_intents_training.dataset import read_clips
 from spoken_intents_training.loop import COMPLETE, last_checkpoint
+from spoken_intents_training.recipe import load_recipe
+from spoken_intents_training.sources import files_fingerprint
 
 
 def command(*arguments: object, cwd: Path = PROJECT) -> "subprocess.CompletedProcess[str]":
@@ -277,6 +283,19 @@ def test_checkpoints_stay_where_they_can_be_gone_on_from(
     assert bool(last_checkpoint(tmp_path / "out" / CHECKPOINTS)) == (tmp_path / "out").exists() == stays
     called(*arguments, "--epochs", 7)  # what a user would try after a loss that is no number: another recipe
     assert begun_with[1:] == ([] if stays else [7])
+
+
+def test_what_is_left_of_a_complete_models_checkpoints_is_removed(
+    buzzes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    made = {"base_model": "any", "recipe": asdict(load_recipe("default"))}
+    made["data"] = {"fingerprint": files_fingerprint(clip.path for clip in read_clips(buzzes))}
+    described = {"format": FORMAT, "labels": ["high", "low"], "temperature": 1.0, "front_end": asdict(FrontEnd()), **made}
+    (tmp_path / "model.json").write_text(json.dumps(described))
+    (tmp_path / REMOVING / "checkpoint-8").mkdir(parents=True)
+    assert called("train", buzzes, "--out", tmp_path, "--base-model", "any", "--resume") == 0
+    assert "is complete: there is nothing to resume" in words(capsys.readouterr().out)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
 
 
 @pytest.mark.parametrize("name", ["missing/out.json", "."])

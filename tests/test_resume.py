@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import List
+from typing import Any, List
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from conftest import disk_that_takes
 
 from spoken_intents.errors import TrainingError
 from spoken_intents.recognizer import Recognizer
-from spoken_intents_training.checkpoints import CHECKPOINTS, checkpoint_directory, remove_checkpoints
+from spoken_intents_training.checkpoints import CHECKPOINTS, STARTED_FROM, checkpoint_directory, remove_checkpoints
 from spoken_intents_training.dataset import Clip, read_samples
 from spoken_intents_training.finetune import train
 from spoken_intents_training.loop import COMPLETE, last_checkpoint
@@ -253,8 +253,22 @@ def test_checkpoints_that_do_not_say_what_they_began_with(clips: List[Clip], tmp
     (tmp_path / CHECKPOINTS / "checkpoint-3").mkdir(parents=True)
     (tmp_path / CHECKPOINTS / "checkpoint-3" / COMPLETE).touch()
     assert last_checkpoint(tmp_path / CHECKPOINTS)
-    with pytest.raises(TrainingError, match="cannot be gone on with. Delete that directory to begin anew"):
-        checkpoint_directory(tmp_path, clips, "base", RECIPE, resume=True)
+    for content in (None, "", '{"another base', "[]"):
+        if content is not None:
+            (tmp_path / CHECKPOINTS / STARTED_FROM).write_text(content)
+        with pytest.raises(TrainingError, match="cannot be gone on with. Delete that directory to begin anew"):
+            checkpoint_directory(tmp_path, clips, "base", RECIPE, resume=True)
+
+
+@pytest.mark.parametrize("content", [None, '{"pooling": "stat', '{"pooling": "mean"}', "{}", "[]"])
+def test_a_checkpoint_that_does_not_say_its_head_is_named(
+    content: Any, tiny_base: str, clips: List[Clip], tmp_path: Path
+) -> None:
+    folder = interrupted(tmp_path, clips, tiny_base)
+    if content is not None:
+        (folder / "checkpoint-8" / "config.json").write_text(content)
+    with pytest.raises(TrainingError, match=r"checkpoint-8 is not whole: its config\.json is missing or broken\. Delete that"):
+        train(clips, tiny_base, RECIPE, tmp_path, checkpoints=folder)
 
 
 def test_resume_with_nothing_there_is_told(clips: List[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

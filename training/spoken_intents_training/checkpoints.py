@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Sequence
 from spoken_intents.errors import TrainingError
 from spoken_intents.recognizer import read_model_json
 from spoken_intents_training.dataset import Clip
+from spoken_intents_training.files import write_whole
 from spoken_intents_training.loop import is_first_process, last_checkpoint
 from spoken_intents_training.recipe import Recipe
 from spoken_intents_training.sources import files_fingerprint
@@ -19,6 +20,7 @@ from spoken_intents_training.sources import files_fingerprint
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # in the model's directory, until it is complete
+STARTED_FROM = "started_from.json"  # beside them
 REMOVING = ".removing"  # what it is called while it is removed
 
 
@@ -29,7 +31,6 @@ def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, reci
         TrainingError: An interrupted training lies there and `resume` was not asked for, or it was another one.
     """
     folder = out / CHECKPOINTS
-    started_from = folder / "started_from.json"
     now = {
         "another base model": base_model,
         "another recipe": asdict(recipe),
@@ -42,13 +43,7 @@ def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, reci
             f"{folder} holds an interrupted training. Go on with --resume, or delete that directory to begin anew."
         )
     if resume and last_checkpoint(folder):
-        try:
-            before = json.loads(started_from.read_text())
-        except (OSError, ValueError):
-            raise TrainingError(
-                f"{folder} does not say what its training began with: it cannot be gone on with. Delete that directory to begin anew."
-            ) from None
-        changed = _changed(before, now)
+        changed = _changed(_started_from(folder), now)
         if changed:
             raise TrainingError(
                 f"The training in {folder} began with {changed}. Resume it with what it began "
@@ -59,8 +54,20 @@ def checkpoint_directory(out: Path, clips: Sequence[Clip], base_model: str, reci
         logger.warning("%s holds no checkpoint: training begins anew.", out)
     remove_checkpoints(folder)
     folder.mkdir(parents=True)
-    started_from.write_text(json.dumps(now))
+    write_whole(folder / STARTED_FROM, json.dumps(now).encode())
     return folder
+
+
+def _started_from(folder: Path) -> Dict[str, Any]:
+    try:
+        before = json.loads((folder / STARTED_FROM).read_text())
+    except (OSError, ValueError):
+        before = None
+    if not isinstance(before, dict):
+        raise TrainingError(
+            f"{folder} does not say what its training began with: it cannot be gone on with. Delete that directory to begin anew."
+        )
+    return before
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -94,7 +101,7 @@ def require_same_training(model: Path, clips: Sequence[Clip], base_model: str, r
 
 def _changed(before: Dict[str, Any], now: Dict[str, Any]) -> str:
     """The names of what differs, for a message; empty where nothing does."""
-    return " and ".join(name for name in now if before[name] != now[name])
+    return " and ".join(name for name in now if before.get(name) != now[name])
 
 
 def _as_listed(clip: Clip) -> List[str]:

@@ -99,6 +99,7 @@ def train(
         raise ConfigError(f"Training needs the extra: pip install 'rasa-spoken-intents[train]' ({error}).") from None
     if resume and (out / MODEL_JSON).exists() and not (out / checkpoints.CHECKPOINTS).exists():
         checkpoints.require_same_training(out, clips, base_model, chosen)
+        checkpoints.remove_checkpoints(out / checkpoints.CHECKPOINTS)  # what is left, where that was interrupted
         console.print(f"{escape(str(out))} is complete: there is nothing to resume.")
         return
     made = not out.exists()

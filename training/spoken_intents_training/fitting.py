@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from spoken_intents.audio import SAMPLE_RATE
-from spoken_intents.errors import DivergedError
+from spoken_intents.errors import DivergedError, TrainingError
 from spoken_intents.recognizer import NON_SPEECH
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.heads import HEADS, choose, fitted_head
@@ -23,11 +23,15 @@ FITTED_ON = 2 * SAMPLE_RATE * 3600
 
 
 def begin_with_head(model: ShortContextClassifier, data: Examples, recipe: Recipe, checkpoint: Optional[Path]) -> None:
-    """Gives the model the recipe's head, fitted on the frozen encoder; or one of the checkpoint's kind, to load it into."""
+    """Gives the model the recipe's head, fitted on the frozen encoder; or one of the checkpoint's kind, to load it into.
+
+    Raises:
+        DivergedError: The frozen encoder gives what is no number.
+        TrainingError: The checkpoint does not say which head it has.
+    """
     labels = model.config.num_labels
     if checkpoint is not None:
-        pooling = json.loads((checkpoint / "config.json").read_text())["pooling"]
-        model.put_head(HEADS[pooling](model.config.d_model, labels))
+        model.put_head(HEADS[_pooling_of(checkpoint)](model.config.d_model, labels))
         return
     if torch.cuda.is_available():
         cast(torch.nn.Module, model).to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
@@ -50,6 +54,19 @@ def begin_with_head(model: ShortContextClassifier, data: Examples, recipe: Recip
         model.put_head(fitted_head(pooling, hidden, targets, labels, recipe.seed))
     heard = f" (of clips it was not fitted on it hears: {why})" if why else ""
     console.print(f"Fitted the classifier on the frozen encoder, pooling: {pooling}{heard}.", highlight=False)
+
+
+def _pooling_of(checkpoint: Path) -> str:
+    try:
+        pooling = json.loads((checkpoint / "config.json").read_text())["pooling"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pooling = None
+    if pooling not in HEADS:
+        raise TrainingError(
+            f"{checkpoint} is not whole: its config.json is missing or broken. Delete that directory and resume again, from the "
+            "checkpoint before it where there is one."
+        )
+    return pooling
 
 
 def some_of_each(targets: np.ndarray, lengths: Sequence[int], seed: int) -> np.ndarray:
