@@ -12,7 +12,7 @@ import soundfile
 from test_cli import called, words
 
 from spoken_intents.errors import ConfigError, DataError
-from spoken_intents_training import conditions
+from spoken_intents_training import conditions, crossvalidate
 from spoken_intents_training.crossvalidate import GROUPINGS, cross_validate, folds
 from spoken_intents_training.dataset import Clip, read_clips
 from spoken_intents_training.recipe import load_recipe
@@ -229,3 +229,13 @@ def test_the_command_refuses_before_it_trains(
     (tmp_path / "broken/broken.wav").write_text("no audio")
     assert called("cross-validate", buzzes, "--base-model", "never/looked/for", *option) == 1
     assert reason in words(capsys.readouterr().err)
+
+
+def test_the_folds_have_a_seed_of_their_own(buzzes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def shared_out(clips: List[Clip], k: int, group_by: str, seed: int) -> None:
+        raise DataError(f"{k} folds by {group_by}, seed {seed}.")
+
+    monkeypatch.setattr(crossvalidate, "folds", shared_out)
+    assert called("cross-validate", buzzes, "--folds", 3, "--fold-seed", 7) == 1
+    assert "3 folds by auto, seed 7." in words(capsys.readouterr().err)
+    assert called("cross-validate", buzzes, "--seed", 7) == 2, "that is the recipe's, in train"

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from spoken_intents.audio import SAMPLE_RATE
-from spoken_intents.errors import DataError, DivergedError, ModelError, TrainingError
+from spoken_intents.errors import ConfigError, DataError, DivergedError, ModelError, TrainingError
 from spoken_intents.recognizer import ENCODER, NON_SPEECH, Recognizer
 from spoken_intents_training import finetune
 from spoken_intents_training.batches import Examples
@@ -150,6 +150,12 @@ def test_without_frozen_layers_all_but_the_positions_is_learnt(tiny_base: str) -
         freeze(loaded, layers)
         assert {name.split(".")[0] for name, p in loaded.encoder.named_parameters() if not p.requires_grad} == kept
         assert all(parameter.requires_grad for parameter in loaded.classifier.parameters())
+
+
+def test_more_frozen_layers_than_there_are_is_refused(tiny_base: str, clips: List[Clip], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="frozen_layers takes 0 to 1, the layers of this base model, got 2"):
+        train(clips[:8], tiny_base, replace(QUICK, frozen_layers=2), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_lone_clip_is_a_warning(tiny_base: str, clips: List[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

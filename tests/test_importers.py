@@ -153,10 +153,12 @@ def test_the_summary_counts_by_intent_and_in_all(clips_csv: Path, tmp_path: Path
 
 def test_columns_of_other_names(tmp_path: Path) -> None:
     record(tmp_path / "1.wav")
-    file = write_csv(tmp_path / "list.csv", ("wav", "label", "who", "said"), ("1.wav", "a", "ann", "hello"), ("1.wav", "b"))
-    columns = {"path": "wav", "intent": "label", "speaker": "who", "transcript": "said"}
+    file = write_csv(
+        tmp_path / "list.csv", ("wav", "label", "who", "said", "part"), ("1.wav", "a", "ann", "hello", "Test"), ("1.wav", "b")
+    )
+    columns = {"path": "wav", "intent": "label", "speaker": "who", "transcript": "said", "split": "part"}
     assert from_csv(file, columns) == [
-        Recording("1.wav", "a", tmp_path / "1.wav", "ann", "hello"),
+        Recording("1.wav", "a", tmp_path / "1.wav", "ann", "hello", "test"),
         Recording("1.wav", "b", tmp_path / "1.wav"),
     ]
 
@@ -640,6 +642,12 @@ def test_the_command_takes_folders_columns_and_minds14(layouts: Path, tmp_path: 
     assert called("import", "folder", tmp_path / "recordings", "--out", tmp_path / "folder") == 0
     assert called("import", "csv", list_file, "--path-column", "wav", "--intent-column", "label", "--out", tmp_path / "csv") == 0
     assert tree(tmp_path / "folder") == tree(tmp_path / "csv")
+    split_file = write_csv(
+        tmp_path / "split.csv", ("path", "intent", "part"), *((*row, part) for row in rows for part in ("", "test"))
+    )
+    assert called("import", "csv", split_file, "--split-column", "part", "--out", tmp_path / "split") == 0
+    clips = read_clips(tmp_path / "split/audio/manifest.csv")
+    assert sorted((clip.intent, clip.split) for clip in clips) == [("a", ""), ("a", "test"), ("b", ""), ("b", "test")]
     assert called("import", "minds14", "--source", layouts, "--out", tmp_path / "minds14") == 0
     assert "in all 28" in words(capsys.readouterr().out)
     assert called("import", "folder", list_file, "--out", tmp_path / "x") == 1

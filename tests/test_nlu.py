@@ -153,6 +153,15 @@ def test_spoken_messages_must_come_first(tmp_path: Path, monkeypatch: pytest.Mon
         SpokenMessages().process_training_data(tokenizer.process_training_data(data))
 
 
+def test_training_says_which_extra_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "audio/freeze").mkdir(parents=True)
+    shutil.copy(PROJECT / "audio/demo/freeze.ogg", tmp_path / "audio/freeze/1.ogg")
+    monkeypatch.setitem(sys.modules, "spoken_intents_training.finetune", None)
+    with pytest.raises(ConfigError, match=r"Training needs the extra: pip install 'rasa-spoken-intents\[train\]'"):
+        component(tmp_path / "storage").train(spoken_data("audio/freeze/1.ogg"))
+
+
 def test_clips_outside_the_audio_directories_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for intent in ("freeze", "balance"):
