@@ -17,6 +17,7 @@ from spoken_intents.features import log_mel
 from spoken_intents.recognizer import NON_SPEECH
 from spoken_intents_training.dataset import (
     Clip,
+    held_out_by,
     hold_out,
     intent_counts,
     read_all_samples,
@@ -393,12 +394,26 @@ def test_speakers_who_are_heard_in_training_are_not_held_out_unless_they_are_few
     assert held_out > 300 and familiar < 30
 
 
-def test_a_clip_without_a_speaker_makes_transcripts_count() -> None:
-    clips = [Clip(Path(f"{i}.wav"), "a", "", speaker=f"speaker {i % 4}", transcript=f"words {i % 10}") for i in range(40)]
-    unknown = [*clips, Clip(Path("x.wav"), "a", "")]
-    kept, held = hold_out(unknown, 0.1, 0)
-    assert held and not {one.transcript for one in kept} & {one.transcript for one in held}
-    assert {one.speaker for one in kept} & {one.speaker for one in held}
+def test_speakers_count_where_at_least_half_of_the_clips_name_one() -> None:
+    named = [Clip(Path(f"{i}.wav"), "ab"[i % 2], "", speaker=f"speaker {i % 10}", transcript=f"words {i % 7}") for i in range(40)]
+    for unnamed, by in ((0, "speaker"), (1, "speaker"), (40, "speaker"), (41, "transcript")):
+        clips = [*named, *(Clip(Path(f"x{i}.wav"), "ab"[i % 2], "", transcript=f"words {i % 7}") for i in range(unnamed))]
+        alone = 0
+        for seed in range(8):
+            kept, held = hold_out(clips, 0.1, seed)
+            assert held and held_out_by(kept, held) == by
+            alone += sum(not one.speaker for one in held)
+        assert unnamed == 1 or bool(alone) == bool(unnamed), "clips that name no speaker are held out one by one"
+
+
+@pytest.mark.parametrize(
+    ("speakers", "transcripts", "by"),
+    [("abcd", "pqrs", "speaker"), ("abca", "pqrs", "transcript"), ("abca", "pqrp", "none"), ("    ", "pqrs", "transcript")],
+)
+def test_what_was_held_out_by_is_what_is_not_shared(speakers: str, transcripts: str, by: str) -> None:
+    clips = [Clip(Path("x.wav"), "a", "", one.strip(), words) for one, words in zip(speakers, transcripts)]
+    assert held_out_by(clips[:3], clips[3:]) == by
+    assert held_out_by(clips, []) == ""
 
 
 def test_about_the_share_is_held_out_whole_speakers_at_a_time() -> None:

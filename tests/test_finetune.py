@@ -386,6 +386,18 @@ def test_the_threshold_is_told_at_the_end_and_in_the_card(
     assert f"\n{advice}\n" in (tmp_path / "README.md").read_text()
 
 
+def test_whom_was_held_out_is_told_with_how_many_clips_name_no_speaker(
+    tiny_base: str, clips: List[Clip], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    named = [replace(clip, speaker=f"speaker {i // 2}" if i > 2 else "") for i, clip in enumerate(clips)]
+    described = train(named, tiny_base, replace(QUICK, held_out_share=0.1), tmp_path)
+    data = described["data"]
+    assert (data["held_out_by"], data["without_speaker"], data["held_out"]) == ("speaker", 3, described["metrics"]["n"])
+    told = f"{data['held_out']} clips, of other speakers (clips that name none, each counted as another one: 3)"
+    assert f"| held out | {told} |" in (tmp_path / "README.md").read_text()
+    assert f"; {told.replace('clips,', 'clips held out,', 1)}." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("share", "why"), [(0.0, "held_out_share is 0"), (0.1, "there are fewer than 10 of an intent on average")]
 )
@@ -408,6 +420,7 @@ def test_no_threshold_is_suggested_where_nothing_was_heard_right(model: Path) ->
 def test_the_card_names_the_base_model_and_shows_the_training(model: Path, tiny_base: str) -> None:
     described = json.loads((model / "model.json").read_text())
     card = (model / "README.md").read_text()
+    assert "| held out | 2 clips, at random |" in card
     assert f"| base model | {Path(tiny_base).name} |" in card and tiny_base not in card
     assert "| base model | openai/whisper-base.en |" in model_card({**described, "base_model": "openai/whisper-base.en"})
     (shown,) = re.findall(r"!\[.+\]\((.+)\)", card)

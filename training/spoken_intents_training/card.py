@@ -34,6 +34,7 @@ def model_card(described: Dict[str, Any]) -> str:
             {
                 "base model": _plain_name(described["base_model"]),
                 "learnt from": f"{sum(intents.values())} clips, {min(intents.values())} to {max(intents.values())} of an intent",
+                "held out": f"{data['held_out']} clips{of_whom(data)}",
                 "data fingerprint": data["fingerprint"],
                 "softmax temperature": f"{described['temperature']:.2f}",
                 "noise told from speech": "yes" if NON_SPEECH in described["labels"] else "no",
@@ -86,6 +87,15 @@ def threshold_advice(described: Dict[str, Any]) -> str:
         f"there are fewer than {FEW} of an intent on average" if described["recipe"]["held_out_share"] else "held_out_share is 0"
     )
     return f"The confidence is not calibrated, and no threshold for FallbackClassifier suggested: no clip was held out, as {why}."
+
+
+def of_whom(data: Dict[str, Any]) -> str:
+    """Of whom the held-out clips are, as the end of a clause; empty where none are held out."""
+    if data["held_out_by"] == "speaker" and data["without_speaker"]:
+        return f", of other speakers (clips that name none, each counted as another one: {data['without_speaker']})"
+    return {"speaker": ", of other speakers", "transcript": ", of other transcripts", "none": ", at random", "": ""}[
+        data["held_out_by"]
+    ]
 
 
 def _plain_name(base_model: str) -> str:

@@ -204,6 +204,24 @@ def hold_out(clips: Sequence[Clip], share: float, seed: int) -> Tuple[List[Clip]
     return [clip for clip in clips if id(clip) not in chosen], held_out
 
 
+def held_out_by(learnt: Sequence[Clip], held_out: Sequence[Clip]) -> str:
+    """What the held-out clips do not share with any that is learnt: ``speaker``, else ``transcript``, else ``none``.
+
+    A transcript counts as shared within an intent, where it would give the answer away. Empty where none are held out.
+    """
+    if not held_out:
+        return ""
+    keys: Dict[str, Callable[[Clip], Any]] = {
+        "speaker": lambda clip: clip.speaker,
+        "transcript": lambda clip: clip.transcript.strip().lower() and (clip.intent, clip.transcript.strip().lower()),
+    }
+    for name, key in keys.items():
+        known = mostly_known([getattr(clip, name) for clip in (*learnt, *held_out)])
+        if known and not {*map(key, learnt)} & {*map(key, held_out)} - {""}:
+            return name
+    return "none"
+
+
 def mostly_known(names: Sequence[str]) -> bool:
     """Whether at least half are not empty: enough to keep what belongs together on one side."""
     return 2 * sum(map(bool, names)) >= len(names)

@@ -14,8 +14,8 @@ from rich.markup import escape
 from spoken_intents.errors import ConfigError, DivergedError
 from spoken_intents.recognizer import NON_SPEECH, softmax
 from spoken_intents_training.batches import Examples
-from spoken_intents_training.card import CARD, CURVES, model_card, threshold_advice
-from spoken_intents_training.dataset import Clip, hold_out, intent_counts, read_all_samples
+from spoken_intents_training.card import CARD, CURVES, model_card, of_whom, threshold_advice
+from spoken_intents_training.dataset import Clip, held_out_by, hold_out, intent_counts, read_all_samples
 from spoken_intents_training.export import Files, export, load_weights
 from spoken_intents_training.fitting import begin_with_head, predict, some_of_each
 from spoken_intents_training.loop import clips_a_process, console, is_first_process, last_checkpoint, run
@@ -74,7 +74,12 @@ def train(
     freeze(model, recipe.frozen_layers)
     learnt_clips, held_clips = hold_out(clips, recipe.held_out_share, recipe.seed)
     learnt, held_out = read_examples(learnt_clips, held_clips, labels, recipe, model.config.num_mel_bins)
-    _tell_what_begins(base_model, labels, learnt, held_out)
+    shared_out = {
+        "held_out": len(held_clips),
+        "held_out_by": held_out_by(learnt_clips, held_clips),
+        "without_speaker": sum(not clip.speaker for clip in clips),
+    }
+    _tell_what_begins(base_model, labels, learnt, shared_out)
     log = _fit(model, learnt, recipe, continue_from is None, checkpoints, tensorboard)
     if not is_first_process():
         return {}
@@ -90,6 +95,7 @@ def train(
             "clips": counts,
             "fingerprint": files_fingerprint([clip.path for clip in clips]),
             "learnt": [file_digest(clip.path) for clip in learnt_clips],
+            **shared_out,
         },
         "log": log,
     }
@@ -106,12 +112,12 @@ def _warn_of_lone(counts: Dict[str, int]) -> None:
         logger.warning("Intents with a single clip, too few to learn from: %s. Record more of them.", ", ".join(lone))
 
 
-def _tell_what_begins(base_model: str, labels: Sequence[str], learnt: Examples, held_out: Examples) -> None:
-    speech, held_speech = (sum(labels[target] != NON_SPEECH for target in part.targets) for part in (learnt, held_out))
+def _tell_what_begins(base_model: str, labels: Sequence[str], learnt: Examples, data: Dict[str, Any]) -> None:
+    speech = sum(labels[target] != NON_SPEECH for target in learnt.targets)
     noises = f" and {len(learnt) - speech} noises" if NON_SPEECH in labels else ""
     console.print(
         f"Fine-tuning [bold]{escape(base_model)}[/] on {speech} clips of {len(set(labels) - {NON_SPEECH})} intents{noises}; "
-        f"{held_speech} clips held out."
+        f"{data['held_out']} clips held out{of_whom(data)}."
     )
 
 
