@@ -30,7 +30,7 @@ class Loudness:
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Clips of a CSV, of which one of the test part is said quietly; the model is `Loudness`."""
-    monkeypatch.setattr("spoken_intents_training.cli.Recognizer", lambda model: Loudness())
+    monkeypatch.setattr("spoken_intents_training.cli_measure.Recognizer", lambda model: Loudness())
     monkeypatch.setattr(conditions, "NOISES", 2)
     rows = [("a", "freeze", 0.9, "test"), ("b", "deny", 0.1, "test"), ("[c]", "freeze", 0.2, "test"), ("d", "deny", 0.9, "train")]
     lines = ["path,intent,split"]
@@ -133,7 +133,7 @@ def test_refused_before_it_listens(
     def fail(*arguments: Any) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("spoken_intents_training.cli.Recognizer", fail)
+    monkeypatch.setattr("spoken_intents_training.cli_measure.Recognizer", fail)
     (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.iterdir())
     assert evaluate(data, option[0], tmp_path / option[1]) == 1

@@ -17,8 +17,8 @@ from spoken_intents.client import DEFAULT_URL, PACKET_SAMPLES, Message, VoiceCli
 from spoken_intents.errors import ConfigError, ProtocolError, SpokenIntentsError
 from spoken_intents.features import MAX_SAMPLES
 from spoken_intents.recognizer import Recognizer
-from spoken_intents_training.cli import MODEL
 from spoken_intents_training.cli import typed as training
+from spoken_intents_training.cli_measure import MODEL
 
 typed = typer.Typer(
     help="Teach a speech-to-intent model, measure it, and talk to a Rasa assistant that uses it.",
