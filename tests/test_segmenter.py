@@ -346,6 +346,11 @@ def test_settings_out_of_range_are_refused(change: Dict[str, int], message: str)
         SegmenterSettings(**change)
 
 
+def test_the_detector_refuses_a_mode_it_does_not_have() -> None:
+    with pytest.raises(ConfigError, match="vad_mode takes 0, 1, 2 or 3, got 7"):
+        make_vad("webrtcvad", 7, 0.5)
+
+
 # ---------------------------------------------------------------- the real detectors
 
 DETECTORS = pytest.mark.parametrize("vad", VADS)

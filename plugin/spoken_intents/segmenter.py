@@ -17,7 +17,7 @@ import numpy as np
 
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.config import require
-from spoken_intents.vad import VADS, Vad, make_vad
+from spoken_intents.vad import Vad, make_vad, require_vad
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,7 @@ class SegmenterSettings:
     max_speech_duration_ms: int = 20_000
 
     def __post_init__(self) -> None:
-        require(self.vad in VADS, f"vad takes {' or '.join(VADS)}, got {self.vad!r}.")
-        require(self.vad_mode in (0, 1, 2, 3), f"vad_mode takes 0, 1, 2 or 3, got {self.vad_mode}.")
-        require(0 < self.threshold < 1, f"threshold takes a number between 0 and 1, got {self.threshold}.")
+        require_vad(self.vad, self.vad_mode, self.threshold)
         require(
             20 <= self.min_speech_duration_ms <= self.start_window_ms,
             f"min_speech_duration_ms ({self.min_speech_duration_ms}) takes 20 to start_window_ms ({self.start_window_ms}).",

