@@ -15,11 +15,11 @@ from PIL import Image
 
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import AudioError, DataError
+from spoken_intents.files import write_whole
 from spoken_intents.recognizer import Recognition
 from spoken_intents_training import report as report_module
 from spoken_intents_training.dataset import Clip
 from spoken_intents_training.evaluate import Evaluation
-from spoken_intents_training.files import write_whole
 from spoken_intents_training.metrics import wilson_interval
 from spoken_intents_training.plots import DPI, RIGHT, WRONG, confusion_matrix, evaluation_plots, png, training_curves
 from spoken_intents_training.report import report

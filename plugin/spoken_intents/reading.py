@@ -81,8 +81,8 @@ def _one_by_one(digits: str) -> str:
 def _pieces(sentence: str) -> List[str]:
     pieces = []
     while len(sentence) > LONGEST_SENTENCE:
-        at = max(sentence.rfind(", ", 1, LONGEST_SENTENCE) + 1, 0) or sentence.rfind(" ", 1, LONGEST_SENTENCE)
-        at = at if at > 0 else LONGEST_SENTENCE
+        # At the last comma, else the last blank, else anywhere; rfind's -1 means none.
+        at = sentence.rfind(", ", 1, LONGEST_SENTENCE) + 1 or sentence.rfind(" ", 1, LONGEST_SENTENCE) + 1 or LONGEST_SENTENCE
         pieces.append(sentence[:at].strip())
         sentence = sentence[at:].strip()
     return [*pieces, sentence]

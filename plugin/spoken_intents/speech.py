@@ -12,7 +12,6 @@ import importlib
 import io
 import logging
 import os
-import tempfile
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import soxr
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.config import require
 from spoken_intents.errors import ConfigError
+from spoken_intents.files import write_whole
 from spoken_intents.reading import sentences
 
 logger = logging.getLogger(__name__)
@@ -290,9 +290,7 @@ class _Cache:
         flac = file.getvalue()
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # it may hold what a caller was told
-            with tempfile.NamedTemporaryFile(dir=self._directory, suffix=".part", delete=False) as part:
-                part.write(flac)
-            os.replace(part.name, self._directory / f"{key}.flac")
+            write_whole(self._directory / f"{key}.flac", flac)
             self._bytes = self._size() if self._bytes is None else self._bytes + len(flac)
             if self._bytes > self._most_bytes:
                 self._make_room()

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 from spoken_intents.errors import TrainingError
+from spoken_intents.files import write_whole
 from spoken_intents.recognizer import read_model_json
 from spoken_intents_training.dataset import Clip
-from spoken_intents_training.files import write_whole
 from spoken_intents_training.loop import is_first_process, last_checkpoint
 from spoken_intents_training.recipe import Recipe
 from spoken_intents_training.sources import files_fingerprint

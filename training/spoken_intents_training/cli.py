@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from spoken_intents.errors import ConfigError, DivergedError
+from spoken_intents.files import require_directory, require_file, write_whole
 from spoken_intents.recognizer import MODEL_JSON
 from spoken_intents_training.cli_import import importing, progress
 from spoken_intents_training.cli_measure import measuring
-from spoken_intents_training.files import require_directory, require_file, write_whole
 
 typed = typer.Typer()
 typed.add_typer(importing, name="import")

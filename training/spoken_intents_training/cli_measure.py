@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from spoken_intents.errors import DataError
+from spoken_intents.files import require_directory, require_file, write_whole
 from spoken_intents.recognizer import Recognizer
 from spoken_intents_training.cli_import import progress
-from spoken_intents_training.files import require_directory, require_file, write_whole
 
 measuring = typer.Typer()
 console = Console()
@@ -26,6 +26,9 @@ CONDITIONS = typer.Option(
 NOISE = typer.Option(
     None, help="A folder of recordings for [bold]--conditions[/], the first 60 s of each, instead of made-up noise."
 )
+JSON_FILE = typer.Option(None, "--json", help="Write the figures and every wrong clip here.")
+REPORT = typer.Option(None, help="Write a page (HTML) here: figures, pictures, wrong clips to listen to.")
+PLOTS = typer.Option(None, help="Write the pictures (PNG) to this directory.")
 
 
 @measuring.command()
@@ -38,9 +41,9 @@ def evaluate(
     out_of_scope: Optional[Path] = OUT_OF_SCOPE,
     conditions: bool = CONDITIONS,
     noise: Optional[Path] = NOISE,
-    json_file: Optional[Path] = typer.Option(None, "--json", help="Write the figures and every wrong clip here."),
-    report: Optional[Path] = typer.Option(None, help="Write a page (HTML) here: figures, pictures, wrong clips to listen to."),
-    plots: Optional[Path] = typer.Option(None, help="Write the pictures (PNG) to this directory."),
+    json_file: Optional[Path] = JSON_FILE,
+    report: Optional[Path] = REPORT,
+    plots: Optional[Path] = PLOTS,
 ) -> None:
     """Measure a model on clips it was not trained on: accuracy, confusions, calibration, a threshold to set.
 
@@ -112,9 +115,9 @@ def cross_validate(
     out_of_scope: Optional[Path] = OUT_OF_SCOPE,
     conditions: bool = CONDITIONS,
     noise: Optional[Path] = NOISE,
-    json_file: Optional[Path] = typer.Option(None, "--json", help="Write the figures and every wrong clip here."),
-    report: Optional[Path] = typer.Option(None, help="Write a page (HTML) here: figures, pictures, wrong clips to listen to."),
-    plots: Optional[Path] = typer.Option(None, help="Write the pictures (PNG) to this directory."),
+    json_file: Optional[Path] = JSON_FILE,
+    report: Optional[Path] = REPORT,
+    plots: Optional[Path] = PLOTS,
 ) -> None:
     """Measure a recipe where there is no test set: every clip is heard by a model that did not learn it.
 

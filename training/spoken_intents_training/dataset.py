@@ -16,9 +16,9 @@ import yaml
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.errors import AudioError, DataError
 from spoken_intents.features import MAX_SAMPLES, MIN_SAMPLES
+from spoken_intents.files import is_file
 from spoken_intents.recognizer import NON_SPEECH
 from spoken_intents.utterances import is_audio_reference
-from spoken_intents_training.files import is_file
 
 SILENCE = 1e-4  # a peak of -80 dB: nothing was recorded
 FEW = 10  # clips an intent

@@ -9,7 +9,7 @@ import yaml
 
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import ConfigError
-from spoken_intents_training.files import is_file
+from spoken_intents.files import is_file
 
 POOLINGS = ("auto", "mean", "statistics", "attention")  # the latter two are `heads.HEADS`, which needs torch
 RECIPES = Path(__file__).parent / "recipes"

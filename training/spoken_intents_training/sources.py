@@ -87,12 +87,16 @@ def training_fingerprint(base_model: str, recipe: Union[str, Mapping[str, Any]],
 
 def file_digest(path: Path) -> str:
     """12 hexadecimal digits that tell a file's bytes from others'."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return _sha256(path)[:12]
 
 
 def files_fingerprint(paths: Iterable[Path]) -> str:
     """Changes when a file's bytes or name do."""
     digest = hashlib.sha256()
     for path in sorted(set(paths)):
-        digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        digest.update(f"{path.name} {_sha256(path)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
