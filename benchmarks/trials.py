@@ -135,7 +135,8 @@ def trained(
         seconds = time.monotonic() - began
         measured = conditions(Recognizer(Path(folder), "fp32"), tested, speech, noisy)
         if noisy:
-            measured["int8"] = conditions(Recognizer(Path(folder), "int8"), tested, speech, noisy=False)["clean"]
+            for name, precision in (("int8", "int8"), ("served", "auto")):
+                measured[name] = conditions(Recognizer(Path(folder), precision), tested, speech, noisy=False)["clean"]
     return {
         **measured,
         "seconds": round(seconds, 1),

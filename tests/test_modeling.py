@@ -434,6 +434,25 @@ def test_int8_is_close_to_fp32(artefact: Path) -> None:
     assert 0 < np.median(far) < 0.3  # of logits that spread over more than 1
 
 
+@needs_exact_int8
+def test_what_int8_cannot_tell_apart_is_heard_in_fp32(artefact: Path, tmp_path: Path) -> None:
+    precise, fast = Recognizer(artefact, "fp32"), Recognizer(artefact, "int8")
+    clips = [samples_of(seconds, index) for index, seconds in enumerate(SECONDS[2:8])]
+    margins = [float(np.diff(np.sort(fast.logits(clip))[-2:])[0]) for clip in clips]
+    between = float(np.median(margins))
+    shutil.copytree(artefact, tmp_path / "model")
+    described = json.loads((artefact / MODEL_JSON).read_text())
+    described["parity"]["int8_margin_error"] = between
+    (tmp_path / "model" / MODEL_JSON).write_text(json.dumps(described))
+    served = Recognizer(tmp_path / "model")
+    for clip, margin in zip(clips, margins):
+        assert np.array_equal(served.logits(clip), (precise if margin < between else fast).logits(clip))
+    (tmp_path / "model" / FP32).unlink()
+    with pytest.raises(ModelError, match="fp32.onnx: missing"):
+        Recognizer(tmp_path / "model")
+    Recognizer(tmp_path / "model", "int8")
+
+
 def test_a_recognition_is_a_calibrated_ranking_without_the_reserved_label(artefact: Path) -> None:
     recognizer = Recognizer(artefact, "fp32")
     samples = samples_of(1.0, 4)
@@ -722,6 +741,7 @@ def test_parity_counts_what_each_graph_hears_right(model: ShortContextClassifier
     parity = measure_parity(model, tmp_path, list(zip(pictures, [wrong, *heard[1:]])))
     assert (parity["n"], parity["fp32_right"]) == (4, 3)
     assert 0 <= parity["int8_right"] <= parity["int8_same_first_label"] <= 4
+    assert 0 < parity["int8_margin_error"] < 1
 
 
 def test_a_bundled_base_model_may_be_named_by_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,8 +65,9 @@ class Recognizer:
 
     Args:
         directory: The artefact: ``model.json`` and the ONNX files.
-        precision: ``int8``, ``fp32``, or ``auto``: int8 where the processor adds up int8 products without
-            saturating (VNNI, Arm), fp32 elsewhere.
+        precision: ``int8``, ``fp32``, or ``auto``: where the processor adds up int8 products without saturating
+            (VNNI, Arm), int8, and fp32 for the clips of which int8 cannot tell the two best labels apart; fp32
+            elsewhere.
 
     Raises:
         ModelError: A file is missing or not what `model.json` says.
@@ -78,21 +79,16 @@ class Recognizer:
         self.labels: List[str] = described["labels"]
         self.temperature: float = described["temperature"]
         self.front_end = FrontEnd(**described["front_end"])
-        if precision == "auto":
-            precision = "int8" if adds_int8_exactly() else "fp32"
-        file = Path(directory) / {"int8": INT8, "fp32": FP32}[precision]
-        self.precision = precision
+        self.precision = ("int8" if adds_int8_exactly() else "fp32") if precision == "auto" else precision
         self.fingerprint = hashlib.sha256((Path(directory) / MODEL_JSON).read_bytes()).hexdigest()[:16]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = min(4, os.cpu_count() or 1)
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would burn a core
-        try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own exceptions share no base class
-            raise ModelError(f"{file}: cannot be loaded ({error}). Train or export the model again.") from None
-
-        if self._session.get_outputs()[0].shape[1] != len(self.labels):
-            raise ModelError(f"{file}: has another number of outputs than {MODEL_JSON} has labels. Train the model again.")
+        self._session = _load(Path(directory) / {"int8": INT8, "fp32": FP32}[self.precision], len(self.labels))
+        # By how much int8 may move the two best labels against each other, as it was measured at export.
+        self._tie = described["parity"]["int8_margin_error"] if precision == "auto" and self.precision == "int8" else 0.0
+        self._fp32_file = Path(directory) / FP32
+        self._fp32: Optional[onnxruntime.InferenceSession] = None  # for ties; loaded with the first one
+        self._fp32_lock = threading.Lock()
+        if self._tie and not self._fp32_file.is_file():
+            raise ModelError(f"{self._fp32_file}: missing. Train or export the model again.")
 
     def logits(self, samples: np.ndarray) -> np.ndarray:
         """Logits of one utterance (float32, 16 kHz), shape (labels,).
@@ -101,7 +97,17 @@ class Recognizer:
             AudioError: Shorter than 20 ms or longer than 30 s.
         """
         features = log_mel(samples, self.front_end.n_mels, self.front_end.padded)[None]
-        return self._session.run(None, {"input_features": features})[0][0]
+        logits = self._session.run(None, {"input_features": features})[0][0]
+        second, first = np.partition(logits, -2)[-2:]
+        if first - second < self._tie:
+            return self._precisely().run(None, {"input_features": features})[0][0]
+        return logits
+
+    def _precisely(self) -> onnxruntime.InferenceSession:
+        with self._fp32_lock:
+            if self._fp32 is None:
+                self._fp32 = _load(self._fp32_file, len(self.labels))
+            return self._fp32
 
     def classify(self, samples: np.ndarray) -> Recognition:
         """The ranking for one utterance (float32, 16 kHz).
@@ -119,6 +125,19 @@ class Recognizer:
             model=self.fingerprint,
             milliseconds=(time.perf_counter() - began) * 1000,
         )
+
+
+def _load(file: Path, labels: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = min(4, os.cpu_count() or 1)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would burn a core
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no base class
+        raise ModelError(f"{file}: cannot be loaded ({error}). Train or export the model again.") from None
+    if session.get_outputs()[0].shape[1] != labels:
+        raise ModelError(f"{file}: has another number of outputs than {MODEL_JSON} has labels. Train the model again.")
+    return session
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -145,6 +164,8 @@ def read_model_json(directory: Path) -> Dict[str, Any]:
     labels = described.get("labels")
     if not isinstance(labels, list) or len(set(labels)) != len(labels) or len(labels) < 2:
         raise ModelError(f"{file}: 'labels' takes a list of different intents, and {NON_SPEECH} where it was learnt.")
+    if not isinstance((described.get("parity") or {}).get("int8_margin_error"), (int, float)):
+        raise ModelError(f"{file}: 'parity' takes what was measured at export. Train the model again.")
     if not isinstance(described.get("temperature"), (int, float)):
         raise ModelError(f"{file}: 'temperature' takes a number.")
     try:

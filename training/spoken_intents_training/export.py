@@ -160,6 +160,9 @@ def _reload_with_shapes(graph: Any) -> Any:
 def measure_parity(model: WhisperForAudioClassification, out: Path, clips: Sequence[Tuple[np.ndarray, int]]) -> Dict[str, Any]:
     """How far the graphs' logits are from torch's, and of how many clips each graph's first label is the right one.
 
+    `int8_margin_error` is the most by which int8 moved its two best labels' logits against each other: what is closer
+    together is a tie, which `Recognizer` hears again in fp32.
+
     Args:
         clips: Log-mel, shape (n_mels, frames), and label of each.
 
@@ -167,7 +170,7 @@ def measure_parity(model: WhisperForAudioClassification, out: Path, clips: Seque
         TrainingError: The fp32 graph computes something else than the model.
     """
     sessions = {name: onnxruntime.InferenceSession(str(out / name), providers=["CPUExecutionProvider"]) for name in (FP32, INT8)}
-    fp32_difference, agree, right = 0.0, 0, dict.fromkeys(sessions, 0)
+    fp32_difference, margin_error, agree, right = 0.0, 0.0, 0, dict.fromkeys(sessions, 0)
     for spectrogram, label in clips:
         with torch.inference_mode():
             wanted = model(torch.from_numpy(spectrogram[None])).logits.numpy()
@@ -176,12 +179,16 @@ def measure_parity(model: WhisperForAudioClassification, out: Path, clips: Seque
         if not difference <= FP32_MAY_DIFFER * max(1.0, float(np.ptp(wanted))):
             raise TrainingError(f"its logits are {difference:.2g} away from PyTorch's, of a spread of {np.ptp(wanted):.2g}")
         fp32_difference = max(fp32_difference, difference)
+        second, first = np.argsort(got[INT8][0])[-2:]
+        moved = got[INT8][0] - got[FP32][0]
+        margin_error = max(margin_error, abs(float(moved[first] - moved[second])))
         agree += int(got[INT8].argmax() == got[FP32].argmax())
         for name in sessions:
             right[name] += int(got[name].argmax() == label)
     return {
         "n": len(clips),
         "fp32_max_difference": fp32_difference,
+        "int8_margin_error": margin_error,
         "int8_same_first_label": agree,
         "fp32_right": right[FP32],
         "int8_right": right[INT8],
