@@ -1,6 +1,8 @@
 """The segmenter, with flags written down and with the real detector on bundled clips."""
 
 import sys
+from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Dict, Iterator, List, Tuple
@@ -10,7 +12,17 @@ import pytest
 
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16, read_audio
 from spoken_intents.errors import ConfigError
-from spoken_intents.segmenter import Event, Segmenter, SegmenterSettings, SpeechPaused, SpeechStarted, Utterance, segment
+from spoken_intents.segmenter import (
+    Event,
+    Segmenter,
+    SegmenterSettings,
+    SpeechPaused,
+    SpeechStarted,
+    SpeechSustained,
+    Undecided,
+    Utterance,
+    segment,
+)
 from spoken_intents.vad import VADS, make_vad
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -25,7 +37,10 @@ SMALL = SegmenterSettings(
     min_silence_duration_ms=120,
     speech_pad_ms=40,
     max_speech_duration_ms=1000,
+    turn_end="fixed",
+    interruption_ms=5000,
 )
+ASKING = replace(SMALL, turn_end="adaptive", sure_silence_ms=80, unsure_silence_ms=200)
 
 
 class ScriptedVad:
@@ -48,7 +63,7 @@ def stream(windows: int, extra: int = 0) -> np.ndarray:
 
 def run(script: str, settings: SegmenterSettings = SMALL) -> List[Event]:
     """All events of `script`, without a flush."""
-    return Segmenter(settings, ScriptedVad(script)).push(stream(len(script)))
+    return [*Segmenter(settings, ScriptedVad(script)).push(stream(len(script)))]
 
 
 def utterances(events: List[Event]) -> List[Utterance]:
@@ -103,8 +118,8 @@ def test_a_stutter_of_the_detector_still_starts() -> None:
 def test_speech_starts_where_its_first_window_was() -> None:
     segmenter = Segmenter(SMALL, ScriptedVad("......###"))
     samples = stream(9)
-    assert segmenter.push(samples[: 8 * WINDOW]) == [] and not segmenter.speaking
-    assert segmenter.push(samples[8 * WINDOW :]) == [SpeechStarted(6 * WINDOW)] and segmenter.speaking
+    assert [*segmenter.push(samples[: 8 * WINDOW])] == [] and not segmenter.speaking
+    assert [*segmenter.push(samples[8 * WINDOW :])] == [SpeechStarted(6 * WINDOW)] and segmenter.speaking
 
 
 def test_samples_before_the_first_speech_are_kept() -> None:
@@ -143,6 +158,64 @@ def test_each_pause_of_an_utterance_is_told() -> None:
     assert len(utterances(events)) == 1 and isinstance(events[-1], Utterance)
 
 
+def settled(script: str, silences: List[int]) -> List[Event]:
+    """As `run`, where each `Undecided` is answered by the next of `silences`, in milliseconds; 0: not at all."""
+    segmenter = Segmenter(ASKING, ScriptedVad(script))
+    events = []
+    for event in segmenter.push(stream(len(script))):
+        events.append(event)
+        if isinstance(event, Undecided) and silences:
+            silence = silences.pop(0)
+            if silence:
+                segmenter.settle(silence)
+    return events
+
+
+def test_whoever_is_asked_says_how_much_silence_ends_an_utterance() -> None:
+    for silence, windows in ((80, 4), (20, 4), (140, 7), (200, 10), (0, 6)):
+        script = "..####" + "." * windows
+        assert utterances(settled(script[:-1], [silence])) == [], silence
+        events = settled(script, [silence])
+        assert [type(event) for event in events] == [SpeechStarted, SpeechPaused, Undecided, Utterance]
+        assert events[1].at_sample == events[2].at_sample == 6 * WINDOW
+        assert np.array_equal(events[1].samples, events[3].samples) and events[3].reason == "silence"
+
+
+def test_an_answer_is_for_one_pause() -> None:
+    events = settled("..####......##" + "." * 6, [200])  # then nobody answers: the fixed silence ends it
+    asked = [event.at_sample // WINDOW for event in events if isinstance(event, Undecided)]
+    (utterance,) = utterances(events)
+    assert asked == [6, 14] and utterance.end_sample == 20 * WINDOW
+
+
+def test_how_an_utterance_ends_does_not_depend_on_the_chunks() -> None:
+    script = "..####.....####....##......###.........."
+    samples = stream(len(script))
+
+    def found(size: int) -> List[Tuple[Any, ...]]:
+        segmenter, events = Segmenter(ASKING, ScriptedVad(script)), []
+        for start in range(0, len(samples), size):
+            for event in segmenter.push(samples[start : start + size]):
+                events.append(event)
+                if isinstance(event, Undecided):
+                    segmenter.settle(200 if event.at_sample < 12 * WINDOW else 80)
+        return plain(events)
+
+    assert len(utterances(settled(script, []))) == 2
+    assert all(found(size) == found(len(samples)) for size in (77, WINDOW, 1000))
+
+
+def test_speech_is_sustained_once_it_has_lasted() -> None:
+    settings = replace(SMALL, interruption_ms=100)
+    events = run("..###.#.#....##......#####", settings)
+    assert [event.at_sample // WINDOW for event in events if isinstance(event, SpeechSustained)] == [9, 26]
+    assert not any(isinstance(event, SpeechSustained) for event in run("..####......####......", settings))
+    assert [type(event) for event in run("..#####", replace(settings, min_speech_duration_ms=100))] == [
+        SpeechStarted,
+        SpeechSustained,
+    ]
+
+
 def test_silence_ends_the_utterance_and_no_less() -> None:
     assert utterances(run("..####.....")) == []
     (utterance,) = utterances(run("..####......"))
@@ -155,7 +228,7 @@ def test_endpoint_delay_is_the_silence_waited_for() -> None:
     (utterance,) = utterances(run("..####......"))
     assert utterance.endpoint_delay_ms == 120
     segmenter = Segmenter(SMALL, ScriptedVad("####.."))
-    segmenter.push(stream(6))
+    assert [type(event) for event in segmenter.push(stream(6))] == [SpeechStarted]
     (committed,) = utterances(segmenter.flush("commit"))
     assert committed.endpoint_delay_ms == 40
 
@@ -209,7 +282,7 @@ def test_a_cut_in_a_pause_loses_nothing_of_what_follows() -> None:
 
 def test_a_stream_that_ends_at_the_cut_can_be_flushed() -> None:
     segmenter = Segmenter(SMALL, ScriptedVad("#" * 50))
-    (first,) = utterances(segmenter.push(stream(50)))
+    (first,) = utterances([*segmenter.push(stream(50))])
     rest = utterances(segmenter.flush())
     assert first.reason == "max_duration" and len(first.samples) == 50 * WINDOW
     assert_holds_the_stream([first, *rest], stream(50))
@@ -227,18 +300,18 @@ def test_silence_right_behind_the_cut_makes_no_utterance_of_nothing() -> None:
 def test_commit_ends_the_utterance_at_once_and_the_stream_goes_on() -> None:
     segmenter = Segmenter(SMALL, ScriptedVad("..####" + "####......"))
     samples = stream(16)
-    assert utterances(segmenter.push(samples[: 6 * WINDOW])) == []
+    assert utterances([*segmenter.push(samples[: 6 * WINDOW])]) == []
     (first,) = utterances(segmenter.flush("commit"))
     assert first.reason == "commit" and not segmenter.speaking
-    (second,) = utterances(segmenter.push(samples[6 * WINDOW :]))
+    (second,) = utterances([*segmenter.push(samples[6 * WINDOW :])])
     assert (second.reason, second.start_sample) == ("silence", 6 * WINDOW)
     assert_holds_the_stream([first, second], samples)
 
 
 def test_flush_ends_what_is_under_way_and_nothing_else() -> None:
     segmenter = Segmenter(SMALL, ScriptedVad("##" + "#.."))
-    assert segmenter.push(stream(2)) == [] and segmenter.flush() == []
-    segmenter.push(stream(3))
+    assert [*segmenter.push(stream(2))] == [] and segmenter.flush() == []
+    assert [type(event) for event in segmenter.push(stream(3))] == [SpeechStarted]
     (utterance,) = utterances(segmenter.flush())
     assert utterance.reason == "end_of_stream"
     assert len(utterance.samples) == 5 * WINDOW
@@ -257,11 +330,17 @@ def test_what_is_pushed_may_be_overwritten_by_its_owner() -> None:
 def random_settings(rng: np.random.Generator) -> SegmenterSettings:
     start = int(rng.integers(2, 16)) * 20
     silence = int(rng.integers(1, 40)) * 20
+    pause = int(rng.integers(20, silence + 1))
+    sure = int(rng.integers(pause, pause + 400))
     return SegmenterSettings(
+        turn_end=rng.choice(["adaptive", "fixed"]),
+        sure_silence_ms=sure,
+        unsure_silence_ms=int(rng.integers(sure, sure + 900)),
+        interruption_ms=int(rng.integers(100, 900)),
         start_window_ms=start,
         min_speech_duration_ms=int(rng.integers(20, start + 1)),
         min_silence_duration_ms=silence,
-        pause_ms=int(rng.integers(20, silence + 1)),
+        pause_ms=pause,
         speech_pad_ms=int(rng.integers(1, 25)) * 20,
         max_speech_duration_ms=int(rng.integers(1000, 3000)),
     )
@@ -282,7 +361,7 @@ def test_any_split_of_any_stream_gives_the_same_events() -> None:
         settings, script, extra = random_settings(rng), random_script(rng, 400) + ".", int(rng.integers(0, WINDOW))
         samples = stream(len(script), extra)
         whole = Segmenter(settings, ScriptedVad(script))
-        wanted = plain(whole.push(samples) + whole.flush())
+        wanted = plain([*whole.push(samples), *whole.flush()])
         for longest in (100, WINDOW, 1000, SAMPLE_RATE):
             got = plain(pushed(Segmenter(settings, ScriptedVad(script)), cut(samples, rng, longest)))
             assert got == wanted
@@ -310,6 +389,8 @@ def test_whatever_is_said_events_are_in_order_and_utterances_hold_the_stream() -
             elif isinstance(event, SpeechPaused):
                 assert speaking and event.at_sample > paused_at
                 paused_at = event.at_sample
+            elif isinstance(event, (SpeechSustained, Undecided)):
+                assert speaking
             else:
                 assert speaking
                 speaking = False
@@ -379,7 +460,7 @@ def test_each_clip_of_a_call_is_an_utterance(call: np.ndarray, vad: str) -> None
 @pytest.mark.parametrize("longest", [1, 320, 333, 4_000, SAMPLE_RATE])
 def test_any_split_of_a_call_gives_the_same_utterances(call: np.ndarray, longest: int, vad: str) -> None:
     whole = Segmenter(SegmenterSettings(vad=vad))
-    wanted = plain(whole.push(call) + whole.flush())
+    wanted = plain([*whole.push(call), *whole.flush()])
     split = cut(call, np.random.default_rng(longest), longest)
     assert plain(pushed(Segmenter(SegmenterSettings(vad=vad)), split)) == wanted
     assert len(wanted) >= 9  # three times started, paused, ended
@@ -394,7 +475,7 @@ def test_a_short_yes_ends_its_turn() -> None:
             continue
         shortest += 1
         line = np.concatenate([np.zeros(SAMPLE_RATE, dtype=np.float32), samples, np.zeros(SAMPLE_RATE, dtype=np.float32)])
-        found = Segmenter(SegmenterSettings()).push(line)
+        found = [*Segmenter(SegmenterSettings()).push(line)]
         ended += len(utterances(found)) == 1 and utterances(found)[0].reason == "silence"
     assert shortest >= 8
     assert ended == shortest
@@ -403,7 +484,7 @@ def test_a_short_yes_ends_its_turn() -> None:
 @pytest.mark.parametrize("mode", [0, 1, 2, 3])
 def test_digital_silence_makes_nothing(mode: int) -> None:
     segmenter = Segmenter(SegmenterSettings(vad_mode=mode))
-    assert segmenter.push(np.zeros(10 * SAMPLE_RATE, dtype=np.float32)) + segmenter.flush() == []
+    assert [*segmenter.push(np.zeros(10 * SAMPLE_RATE, dtype=np.float32)), *segmenter.flush()] == []
 
 
 def test_silero_stays_with_speech_a_little_below_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,7 +514,7 @@ def test_streams_share_no_state(vad: str) -> None:
     settings = SegmenterSettings(vad=vad)
     alone = segment(yes, settings)
     busy = Segmenter(settings)
-    busy.push(read_audio(AUDIO / "demo" / "noise.ogg", 30))
+    deque(busy.push(read_audio(AUDIO / "demo" / "noise.ogg", 30)), maxlen=0)
     after = segment(yes, settings)
     assert plain(list(after)) == plain(list(alone))
     assert float_to_pcm16(after[0].samples) == float_to_pcm16(alone[0].samples)
@@ -442,7 +523,7 @@ def test_streams_share_no_state(vad: str) -> None:
 def test_a_commit_takes_speech_too_short_to_start_by_itself() -> None:
     settings = SegmenterSettings(speech_pad_ms=40)
     segmenter = Segmenter(settings, ScriptedVad("...##"))
-    assert segmenter.push(stream(5)) == []
+    assert [*segmenter.push(stream(5))] == []
     started, utterance = segmenter.flush("commit")
     assert isinstance(started, SpeechStarted)
     assert utterance.start_sample == WINDOW, "with the padding before it"

@@ -35,12 +35,14 @@ class Recognition:
         non_speech: Probability that this was no speech at all; 0 from a model that did not learn it.
         model: `Recognizer.fingerprint` of the model that heard it.
         milliseconds: What classifying took.
+        complete: Probability that this is all the caller wants to say; None from a model that did not learn it.
     """
 
     ranking: Tuple[Tuple[str, float], ...]
     non_speech: float
     model: str
     milliseconds: float
+    complete: Optional[float] = None
 
     @property
     def intent(self) -> str:

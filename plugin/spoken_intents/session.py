@@ -14,7 +14,7 @@ import logging
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Awaitable, Callable, Dict, List, Optional, Protocol, Union
+from typing import Any, Awaitable, Callable, Dict, Iterable, Optional, Protocol, Union
 
 import numpy as np
 
@@ -146,13 +146,13 @@ class SpokenSession:
         self._queue.put_nowait((None, 0.0, None))
         await asyncio.shield(self._worker)
 
-    async def _handle(self, events: List[Event]) -> None:
+    async def _handle(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, SpeechStarted):
                 await self._listener.speech_started()
             elif isinstance(event, SpeechPaused):
                 self._classify_ahead(event)
-            else:
+            elif isinstance(event, Utterance):
                 ahead, self._ahead = self._ahead, None
                 # An utterance that did not end in this pause holds other samples.
                 same = ahead is not None and self._ahead_at == event.speech_end_sample
