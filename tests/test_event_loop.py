@@ -9,26 +9,31 @@ from typing import List
 import numpy as np
 import pytest
 
-from spoken_intents.recognizer import NON_SPEECH, Recognition, Recognizer
-from spoken_intents.segmenter import Segmenter, SegmenterSettings
-from spoken_intents.session import SpokenSession, Turn
+from spoken_intents.recognizer import NON_SPEECH, Recognizer
+from spoken_intents.segmenter import Segmenter
+from spoken_intents.session import SessionSettings, SpokenSession
+from spoken_intents.turns import Happening, NotSpeech, Turn, TurnFailed
 
 
 class Quiet:
-    """A listener that only counts."""
+    """The caller's side and Rasa, which only count."""
 
     turns = 0
 
-    async def speech_started(self) -> None: ...
-    async def non_speech(self, recognition: Recognition) -> None:
-        self.turns += 1
+    def __init__(self, recognizer: Recognizer) -> None:
+        self._recognizer = recognizer
 
-    async def turn_started(self, turn: Turn) -> None: ...
+    def recognizer(self) -> Recognizer:
+        return self._recognizer
+
+    async def converse(self, turn: Turn) -> None: ...
+
+    async def tell(self, happening: Happening) -> None:
+        assert not isinstance(happening, TurnFailed)
+        self.turns += isinstance(happening, NotSpeech)
+
     async def turn_ended(self, turn: Turn) -> None:
         self.turns += 1
-
-    async def turn_failed(self, turn: Turn, message: str) -> None:
-        raise AssertionError(message)
 
 
 class Flags:
@@ -64,9 +69,7 @@ def test_the_loop_goes_on_while_base_en_classifies(base_en: Recognizer) -> None:
     samples = np.random.default_rng(0).standard_normal(16_000 * 40).astype(np.float32) * 0.1
     base_en.classify(samples[: 16_000 * 4])  # warm-up
     classified = float(np.median([base_en.classify(samples[: 16_000 * 4]).milliseconds for _ in range(3)]))
-    listener, stalls = Quiet(), []
-
-    async def converse(turn: Turn) -> None: ...
+    quiet, stalls = Quiet(base_en), []
 
     async def tick(stalls: List[float]) -> None:
         while True:
@@ -76,7 +79,8 @@ def test_the_loop_goes_on_while_base_en_classifies(base_en: Recognizer) -> None:
 
     async def main() -> None:
         with ThreadPoolExecutor(1) as workers:
-            session = SpokenSession(Segmenter(SegmenterSettings(), Flags()), lambda: base_en, converse, listener, workers)
+            settings = SessionSettings()
+            session = SpokenSession(settings, quiet, quiet, workers, segmenter=Segmenter(settings, Flags()))
             ticking = asyncio.create_task(tick(stalls))
             for start in range(0, len(samples), 320):
                 await session.hear(samples[start : start + 320])
@@ -85,7 +89,7 @@ def test_the_loop_goes_on_while_base_en_classifies(base_en: Recognizer) -> None:
             ticking.cancel()
 
     asyncio.run(main())
-    assert listener.turns == 10
+    assert quiet.turns == 10
     # Were the model on the loop, the loop would stand still for ten classifications, more than this by far.
     blocked = sum(stall for stall in stalls if stall > classified / 3)
     assert blocked < 5 * classified, f"the loop stood still for {blocked:.0f} ms; one classification takes {classified:.0f} ms"

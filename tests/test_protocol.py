@@ -8,7 +8,19 @@ from typing import Any, List, Union
 import numpy as np
 import pytest
 
-from spoken_intents.channels.protocol import MAX_TEXT, SAMPLE_RATES, Allowance, Audio, Commit, Handshake, Marker, Typed, parse
+from spoken_intents.channels.protocol import (
+    MAX_TEXT,
+    SAMPLE_RATES,
+    Allowance,
+    Audio,
+    Commit,
+    Handshake,
+    Keys,
+    Marker,
+    Speech,
+    Typed,
+    parse,
+)
 from spoken_intents.errors import ProtocolError
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -110,7 +122,11 @@ REFUSED: List[Any] = [
     (say(commit=False), "unknown_field", "Field commit: not understood"),
     (say(commit=1), "unknown_field", "Field commit: not understood"),
     (say(marker=7), "unknown_field", "Field marker: not understood"),
-    (say(text="hi", commit=True), "unknown_field", "Fields commit, text: one of audio, text, payload, commit, marker at a time"),
+    (
+        say(text="hi", commit=True),
+        "unknown_field",
+        "Fields commit, text: one of audio, text, payload, commit (true), dtmf, speech (started, completed), marker at a time",
+    ),
     (say(sample_rate=16000, rate=1), "unknown_field", "Fields rate, sample_rate: one of"),
 ]
 
@@ -191,3 +207,15 @@ def test_an_allowance_does_not_grow_past_its_burst(clock: Clock) -> None:
     clock.now += 1e6
     assert allowance.spend(3.0)
     assert not allowance.spend(0.001)
+
+
+def test_keys_and_the_clients_own_detector_are_understood() -> None:
+    assert parse('{"dtmf": "12*#D"}') == Keys("12*#D")
+    assert parse('{"speech": "started"}') == Speech(True) and parse('{"speech": "completed"}') == Speech(False)
+
+
+@pytest.mark.parametrize("keys", ["", "x", "1" * 33, 5, None])
+def test_what_is_no_key_is_refused(keys: Any) -> None:
+    with pytest.raises(ProtocolError, match=r"dtmf takes 1 to 32 of the keys 0-9 \* # A-D\.") as refused:
+        parse(json.dumps({"dtmf": keys}))
+    assert refused.value.code == "bad_dtmf"

@@ -10,15 +10,16 @@ import pytest
 
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.recognizer import Recognition
-from spoken_intents.segmenter import Segmenter, SegmenterSettings
-from spoken_intents.session import QUEUED_TURNS, SpokenSession, Turn
+from spoken_intents.segmenter import Segmenter, SpeechPaused, SpeechStarted, Utterance
+from spoken_intents.session import QUEUED_TURNS, SessionSettings, SpokenSession
+from spoken_intents.turns import Backchannel, Happening, HeardAhead, NotSpeech, Silence, Turn, TurnFailed, TurnStarted
 from spoken_intents.utterances import hand_off, is_audio_reference
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 WINDOW = 320
-SETTINGS = SegmenterSettings(
-    start_window_ms=60, min_speech_duration_ms=60, pause_ms=60, min_silence_duration_ms=100, speech_pad_ms=0
+SETTINGS = SessionSettings(
+    start_window_ms=60, min_speech_duration_ms=60, pause_ms=60, min_silence_duration_ms=100, speech_pad_ms=0, turn_end="fixed"
 )
 NOISE = 0.75  # what is this loud, the scripted recognizer takes for no speech
 PATIENCE_S = 20  # how long a wait may take before it counts as hanging
@@ -62,19 +63,30 @@ class ScriptedRecognizer:
 
 
 class Caller:
-    """Listener and Rasa in one; writes down what happens, in order.
+    """The caller's side and Rasa in one; writes down what happens, in order.
 
-    `answer` is awaited while Rasa has a turn.
+    `answer` is awaited while Rasa has a turn; `intents` are those of the domain.
     """
 
-    def __init__(self, answer: Optional[Callable[[Turn], Awaitable[None]]] = None) -> None:
+    def __init__(
+        self, answer: Optional[Callable[[Turn], Awaitable[None]]] = None, intents: Tuple[str, ...] = (), marks: bool = False
+    ) -> None:
         self._answer = answer
+        self._intents = intents
+        self._marks = marks
+        self.find: Callable[[], Any] = ScriptedRecognizer
         self.events: List[Tuple[str, Any]] = []
         self.turns: List[Turn] = []
         self.failures: List[str] = []
 
     def heard(self, event: str = "ended") -> List[Any]:
         return [what for name, what in self.events if name == event]
+
+    def recognizer(self) -> Any:
+        return self.find()
+
+    def has_intent(self, name: str) -> bool:
+        return name in self._intents
 
     async def converse(self, turn: Turn) -> None:
         if turn.utterance is not None:  # what the NLU component does
@@ -85,22 +97,41 @@ class Caller:
         if self._answer:
             await self._answer(turn)
 
-    async def speech_started(self) -> None:
-        self.events.append(("speech", None))
+    async def tell(self, happening: Happening) -> None:
+        if isinstance(happening, SpeechStarted):
+            self.events.append(("speech", None))
+        elif isinstance(happening, NotSpeech):
+            self.events.append(("non_speech", happening.recognition.non_speech))
+        elif isinstance(happening, Backchannel):
+            self.events.append(("ignored", happening.recognition.intent))
+        elif isinstance(happening, HeardAhead):
+            self.events.append(("ahead", happening.recognition.intent))
+        elif isinstance(happening, Silence):
+            self.events.append(("silence", happening.count))
+        elif isinstance(happening, TurnStarted):
+            self.events.append(("started", self._name(happening.turn)))
+        elif isinstance(happening, TurnFailed):
+            self.events.append(("failed", self._name(happening.turn)))
+            self.failures.append(happening.message)
+        else:
+            assert isinstance(happening, (SpeechPaused, Utterance))
 
-    async def non_speech(self, recognition: Recognition) -> None:
-        self.events.append(("non_speech", recognition.non_speech))
-
-    async def turn_started(self, turn: Turn) -> None:
-        self.events.append(("started", self._name(turn)))
-
-    async def turn_ended(self, turn: Turn) -> None:
+    async def turn_ended(self, turn: Turn) -> Optional[str]:
         self.events.append(("ended", self._name(turn)))
         self.turns.append(turn)
+        return f"mark {len(self.turns)}" if self._marks else None
 
-    async def turn_failed(self, turn: Turn, message: str) -> None:
-        self.events.append(("failed", self._name(turn)))
-        self.failures.append(message)
+    async def play(self, samples: np.ndarray) -> None:
+        self.events.append(("play", samples))
+
+    async def clear(self) -> None:
+        self.events.append(("clear", None))
+
+    async def show(self, text: str) -> None:
+        self.events.append(("show", text))
+
+    async def hang_up(self) -> None:
+        self.events.append(("hangup", None))
 
     @staticmethod
     def _name(turn: Turn) -> str:
@@ -120,14 +151,20 @@ def nothing_is_left_behind() -> Iterator[None]:
     assert len(hand_off) == 0
 
 
+def opened(
+    caller: Caller, workers: ThreadPoolExecutor, settings: SessionSettings = SETTINGS, speech: Any = None
+) -> SpokenSession:
+    return SpokenSession(settings, caller, caller, workers, speech, Segmenter(settings, LoudVad()))
+
+
 def run(
     scenario: Callable[[SpokenSession], Awaitable[None]], caller: Caller, recognizer: Any, workers: ThreadPoolExecutor
 ) -> Caller:
     """Runs `scenario` with a new session, and gives up when it hangs."""
 
     async def main() -> None:
-        session = SpokenSession(Segmenter(SETTINGS, LoudVad()), lambda: recognizer, caller.converse, caller, workers)
-        await asyncio.wait_for(scenario(session), PATIENCE_S)
+        caller.find = lambda: recognizer
+        await asyncio.wait_for(scenario(opened(caller, workers)), PATIENCE_S)
 
     asyncio.run(main())
     return caller
@@ -166,7 +203,7 @@ def test_turns_are_one_at_a_time(workers: ThreadPoolExecutor) -> None:
         await session.finish()
 
     caller = run(scenario, Caller(answer), ScriptedRecognizer(), workers)
-    order = [event for event in caller.events if event[0] != "speech"]
+    order = [event for event in caller.events if event[0] not in ("speech", "ahead")]
     assert order == [(name, intent_of(number)) for number in range(5) for name in ("started", "rasa", "ended")]
 
 
@@ -259,7 +296,8 @@ def test_the_recognizer_is_asked_for_anew_at_each_turn(workers: ThreadPoolExecut
     current: List[Any] = [None]
 
     async def main() -> None:
-        session = SpokenSession(Segmenter(SETTINGS, LoudVad()), lambda: current[0], caller.converse, caller, workers)
+        caller.find = lambda: current[0]
+        session = opened(caller, workers)
         for number, current[0] in enumerate((ScriptedRecognizer(), None, newer), 1):
             await session.hear(said(number))
             while len(caller.turns) < number:
@@ -310,8 +348,8 @@ def test_a_model_replaced_after_the_pause_hears_the_utterance_itself(workers: Th
     asked: List[Any] = [ScriptedRecognizer()]  # in the pause; later ones get the newer
 
     async def main() -> None:
-        find = lambda: asked.pop() if asked else newer  # noqa: E731
-        session = SpokenSession(Segmenter(SETTINGS, LoudVad()), find, caller.converse, caller, workers)
+        caller.find = lambda: asked.pop() if asked else newer
+        session = opened(caller, workers)
         await session.hear(said(3))
         await session.finish()
 
@@ -424,12 +462,12 @@ def test_an_uploader_who_leaves_while_waiting_does_not_tear_rasas_turn(workers: 
     async def main() -> None:
         with_rasa, go_on = asyncio.Event(), asyncio.Event()
 
-        async def converse(turn: Turn) -> None:
+        async def answer(turn: Turn) -> None:
             with_rasa.set()
             await go_on.wait()
             answered.append(turn.text)
 
-        session = SpokenSession(Segmenter(SETTINGS, LoudVad()), lambda: ScriptedRecognizer(), converse, Caller(), workers)
+        session = opened(Caller(answer), workers)
         await session.hear(said(1))
         handler = asyncio.create_task(session.finish())
         await with_rasa.wait()
@@ -465,7 +503,7 @@ def test_a_turn_that_fails_is_told_and_the_next_one_works(workers: ThreadPoolExe
         await session.finish()
 
     caller = run(scenario, Caller(answer), ScriptedRecognizer(), workers)
-    assert caller.heard() == ["intent_0", "intent_2"]
+    assert caller.heard() == ["intent_0", "intent_1", "intent_2"]
     assert caller.heard("failed") == ["intent_1"]
     assert caller.failures == ["This turn could not be answered (ConnectionError)."]  # no inner detail to the caller
     assert "the secret address" in caplog.text  # all of it to the operator
@@ -484,7 +522,7 @@ def test_a_model_that_fails_is_told_too(workers: ThreadPoolExecutor) -> None:
 
     caller = run(scenario, Caller(), ScriptedRecognizer(before), workers)
     assert caller.failures == ["This turn could not be answered (RuntimeError)."]
-    assert caller.heard() == ["intent_1"]
+    assert caller.heard() == ["", "intent_1"]  # what failed is over, too
 
 
 def test_an_utterance_that_rasa_did_not_take_is_let_go(workers: ThreadPoolExecutor) -> None:
@@ -533,7 +571,8 @@ def test_two_callers_do_not_wait_for_each_other(workers: ThreadPoolExecutor) -> 
 
     async def call(number: int) -> None:
         caller = callers[number]
-        session = SpokenSession(Segmenter(SETTINGS, LoudVad()), lambda: recognizer, caller.converse, caller, workers)
+        caller.find = lambda: recognizer
+        session = opened(caller, workers)
         await session.hear(said(number))
         await session.finish()
 

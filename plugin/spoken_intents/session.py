@@ -1,140 +1,222 @@
-"""One spoken conversation: audio and typed messages in, turns in order, one at a time. Knows no wire format.
+"""One spoken conversation: audio, keys and typed messages in; turns in order, one at a time; speech out. No wire format.
 
-    hear() ──▶ segmenter ──▶ queue ──▶ worker: classify in a thread ──▶ hand-off ──▶ Rasa ──▶ listener
-    type() ─────────────────▶ queue
+    hear() ──▶ segmenter ──▶ queue ──▶ worker: classify in a thread ──▶ hand-off ──▶ Rasa ──▶ say() ──▶ speaker
+    type(), dtmf() ─────────▶ queue
 
 A pause is classified at once, in the silence that has to be waited for anyway; the answer counts only if the
-utterance turns out to hold exactly the samples that were classified.
+utterance turns out to hold exactly the samples that were classified, and says how much silence ends it.
 
-The worker is a task of its own, so a caller who hangs up cannot tear a turn that Rasa already has.
+Time is counted in samples heard. The worker is a task of its own, so a caller who hangs up cannot tear a turn that
+Rasa already has.
 """
 
 import asyncio
+import json
 import logging
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Awaitable, Callable, Dict, Iterable, Optional, Protocol, Union
+from typing import Iterable, List, NamedTuple, Optional, Protocol, Tuple, Union
 
 import numpy as np
 
 from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents.config import require
 from spoken_intents.recognizer import Recognition, Recognizer
-from spoken_intents.segmenter import Event, Segmenter, SpeechPaused, SpeechStarted, Utterance
+from spoken_intents.segmenter import (
+    Event,
+    Segmenter,
+    SegmenterSettings,
+    SpeechPaused,
+    SpeechStarted,
+    SpeechSustained,
+    Undecided,
+    Utterance,
+)
+from spoken_intents.speaking import Player, SendMark, Speaker
+from spoken_intents.speech import Speech
+from spoken_intents.turns import (
+    Backchannel,
+    Happening,
+    HeardAhead,
+    NotSpeech,
+    Silence,
+    Turn,
+    TurnFailed,
+    TurnStarted,
+    milliseconds,
+)
 from spoken_intents.utterances import LiveUtterance, hand_off
 
 logger = logging.getLogger(__name__)
 
 QUEUED_TURNS = 8  # a caller who is further ahead than this is not read until the bot has caught up
+MAX_DIGITS = 32  # keys of one turn
+SILENCE, DTMF = "silence", "dtmf"  # the intents, where the domain has them
 
 
-@dataclass
-class Turn:
-    """What the caller said at once, and how long each step took, in milliseconds.
+@dataclass(frozen=True)
+class SessionSettings(SegmenterSettings):
+    """How a conversation goes.
 
     Attributes:
-        text: What Rasa gets: an audio reference, or what was typed.
-        recognition: What was heard; None for a typed turn.
-        utterance: The audio; None for a typed turn.
-        ended_at: When the turn was over, by ``time.perf_counter``, in seconds.
-        endpoint_delay_ms: From the end of speech to the decision that the turn is over, in the audio's time.
-        asr_latency_ms: From the end of the turn to its intent.
-        first_response_latency_ms: From the end of the turn to the bot's first message; None without one.
-        rasa_processing_latency_ms: What Rasa took for the whole turn.
+        barge_in: Whether callers may interrupt the bot. A response with ``metadata: {barge_in: false}`` is always
+            played to its end.
+        backchannel_intents: Intents that are no turn while the bot speaks, such as an "uh-huh".
+        interruption_confidence: Speech over the bot that is shorter than `interruption_ms` is no turn either when it
+            is heard with less confidence.
+        silence_timeout_ms: Silence, from the end of playback, after which the bot asks again; 0: it waits for ever.
+        max_silences: As many in a row, and the bot says `goodbye` and hangs up.
+        still_there: What the bot asks after a silence, when it has repeated itself and no story knows ``silence``.
+        goodbye: What it says before it hangs up on nobody.
+        dtmf_length: Keys that make a turn; 0: a turn ends by ``#`` or by a pause only.
+        dtmf_pause_ms: Pause that ends a turn of keys.
+        initial_message: What Rasa is told when a call begins, such as ``/greet``, so that the bot speaks first.
     """
 
-    text: str
-    recognition: Optional[Recognition] = None
-    utterance: Optional[Utterance] = None
-    ended_at: float = 0.0
-    endpoint_delay_ms: float = 0.0
-    asr_latency_ms: float = 0.0
-    first_response_latency_ms: Optional[float] = None
-    rasa_processing_latency_ms: float = 0.0
+    barge_in: bool = True
+    backchannel_intents: Tuple[str, ...] = ()
+    interruption_confidence: float = 0.5
+    silence_timeout_ms: int = 10_000
+    max_silences: int = 3
+    still_there: str = "Are you still there?"
+    goodbye: str = "I cannot hear anybody. Goodbye."
+    dtmf_length: int = 0
+    dtmf_pause_ms: int = 2_000
+    initial_message: str = ""
 
-    def latency(self) -> Dict[str, float]:
-        """The figures by name, without those that this turn has none of."""
-        names = ("asr_latency_ms", "first_response_latency_ms", "rasa_processing_latency_ms", "endpoint_delay_ms")
-        return {name: round(getattr(self, name), 1) for name in names if getattr(self, name) is not None}
-
-    def spoken(self) -> Optional[Dict[str, Any]]:
-        """What was heard and when in the stream, small enough for the tracker; None for a typed turn."""
-        if self.recognition is None or self.utterance is None:
-            return None
-        return {
-            "intent": self.recognition.intent,
-            "confidence": round(self.recognition.confidence, 4),
-            "start_ms": self.utterance.start_sample * 1000 // SAMPLE_RATE,
-            "end_ms": self.utterance.speech_end_sample * 1000 // SAMPLE_RATE,
-        }
-
-
-class Listener(Protocol):
-    """Who is told what happens in a session, in order."""
-
-    async def speech_started(self) -> None: ...
-
-    async def non_speech(self, recognition: Recognition) -> None:
-        """What sounded like speech was none; there is no turn."""
-
-    async def turn_started(self, turn: Turn) -> None:
-        """It is known what the caller said; Rasa gets it next."""
-
-    async def turn_ended(self, turn: Turn) -> None: ...
-
-    async def turn_failed(self, turn: Turn, message: str) -> None: ...
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 <= self.interruption_confidence <= 1,
+            f"interruption_confidence takes a number from 0 to 1, got {self.interruption_confidence}.",
+        )
+        require(
+            self.silence_timeout_ms == 0 or 1000 <= self.silence_timeout_ms <= 600_000,
+            f"silence_timeout_ms takes 0 or 1000 to 600000, got {self.silence_timeout_ms}.",
+        )
+        require(1 <= self.max_silences <= 100, f"max_silences takes 1 to 100, got {self.max_silences}.")
+        require(0 <= self.dtmf_length <= MAX_DIGITS, f"dtmf_length takes 0 to {MAX_DIGITS}, got {self.dtmf_length}.")
+        require(200 <= self.dtmf_pause_ms <= 60_000, f"dtmf_pause_ms takes 200 to 60000, got {self.dtmf_pause_ms}.")
 
 
-Converse = Callable[[Turn], Awaitable[None]]
-_Item = Union[Utterance, str, None]  # None: nothing more comes
-_Ahead = Optional["asyncio.Future[Recognition]"]  # of the utterance, classified while its caller was silent
+class Line(Player, Protocol):
+    """The channel's side of a session: the caller's loudspeaker, and whoever is told what happens, in order."""
+
+    async def tell(self, happening: Happening) -> None: ...
+
+    async def show(self, text: str) -> None:
+        """Text that the session says on its own account."""
+
+    async def turn_ended(self, turn: Turn) -> Optional[str]:
+        """Every message of the turn is sent; the name of the mark that comes back when it was played, if one will."""
+
+    async def hang_up(self) -> None: ...
+
+
+class Assistant(Protocol):
+    """Rasa, as a session sees it."""
+
+    def recognizer(self) -> Optional[Recognizer]:
+        """The one to use now; asked anew for each turn, since models are replaced."""
+
+    def has_intent(self, name: str) -> bool:
+        """Whether the domain has it."""
+
+    async def converse(self, turn: Turn) -> None:
+        """Gives Rasa a turn; returns when its messages are sent, and said (`SpokenSession.say`)."""
+
+
+class _Heard(NamedTuple):
+    """An utterance, and what was known when it ended."""
+
+    utterance: Utterance
+    ahead: "Optional[asyncio.Future[Recognition]]"  # of the utterance, classified while its caller was silent
+    over_bot: bool  # it began while the bot spoke
+    sustained: bool
+
+
+_Item = Union[_Heard, str, None]  # None: nothing more comes
 
 
 class SpokenSession:
-    """See the module. One instance for each caller; used from one event loop.
+    """See the module. One instance for each caller; used from one event loop. `finish` or `close` ends it.
 
     Args:
-        find_recognizer: The recognizer to use now; asked anew for each turn, since models are replaced.
-        converse: Gives a turn to Rasa and returns when the bot's answers are sent.
         workers: Threads that classify; shared between sessions.
+        speech: What speaks; None: the bot's texts are only written.
+        segmenter: Instead of the one that `settings` make.
     """
 
     def __init__(
         self,
-        segmenter: Segmenter,
-        find_recognizer: Callable[[], Optional[Recognizer]],
-        converse: Converse,
-        listener: Listener,
+        settings: SessionSettings,
+        line: Line,
+        assistant: Assistant,
         workers: Executor,
+        speech: Optional[Speech] = None,
+        segmenter: Optional[Segmenter] = None,
     ) -> None:
-        self._segmenter = segmenter
-        self._find_recognizer = find_recognizer
-        self._converse = converse
-        self._listener = listener
+        self._settings = settings
+        self._segmenter = segmenter or Segmenter(settings)
+        self._line = line
+        self._assistant = assistant
         self._workers = workers
-        self._queue: "asyncio.Queue[tuple[_Item, float, _Ahead]]" = asyncio.Queue(QUEUED_TURNS)
-        self._ahead: _Ahead = None
+        self._speaker = Speaker(line, lambda: self._segmenter.now, speech)
+        self._queue: "asyncio.Queue[tuple[_Item, float]]" = asyncio.Queue(QUEUED_TURNS)
+        self._unanswered = 0  # turns queued, and the one that Rasa has
+        self._ahead: "Optional[asyncio.Future[Recognition]]" = None
         self._ahead_at = 0  # the end of speech, in samples, that `_ahead` belongs to
-        self._closing = False
+        self._ahead_told = False
+        self._over_bot = self._sustained = False  # of the utterance under way
+        self._active_at = 0  # when anybody last did anything, in samples
+        self._silences = 0  # in a row
+        self._digits, self._keyed_at = "", 0
+        self._said: List[str] = []  # since the last turn
+        self._last: Optional[Turn] = None  # whose playback is not over
+        self._closing = self._hanging_up = self._hung_up = False
         self._worker = asyncio.create_task(self._work())
+
+    # ------------------------------------------------ from the caller
 
     async def hear(self, samples: np.ndarray) -> None:
         """Takes audio (float32, 16 kHz). Waits while the bot is too far behind."""
         await self._handle(self._segmenter.push(samples))
+        await self._tell_ahead()
+        await self._watch()
 
     async def commit(self) -> None:
-        """Ends the utterance under way now (push-to-talk); without one, does nothing."""
+        """Ends what is under way now (push-to-talk, keys); without any, does nothing."""
         await self._handle(self._segmenter.flush("commit"))
+        await self._end_keys()
 
     async def type(self, text: str) -> None:
         """Takes a typed turn or a button's payload."""
+        self._silences = 0
         await self._put(text)
+
+    async def dtmf(self, keys: str) -> None:
+        """Takes keys of a telephone, which are one turn together: up to ``#``, `dtmf_length` of them, or a pause."""
+        for key in keys:
+            if key == "#":
+                await self._end_keys()
+                continue
+            self._digits, self._keyed_at = self._digits + key, self._segmenter.now
+            if len(self._digits) == (self._settings.dtmf_length or MAX_DIGITS):
+                await self._end_keys()
+
+    async def played(self, mark: str) -> None:
+        """The caller's side has played everything up to the mark."""
+        self._speaker.played(mark)
+        await self._watch()
 
     async def finish(self) -> None:
         """Ends the audio and waits until every turn is answered."""
         await self._handle(self._segmenter.flush())
+        await self._end_keys()
         await self._put(None)
         await asyncio.shield(self._worker)  # whoever waits here may be cancelled; Rasa's turn may not
+        await self._speaker.close()
 
     async def close(self) -> None:
         """Lets the turn that Rasa already has end; cancels everything else."""
@@ -143,77 +225,201 @@ class SpokenSession:
             self._ahead.cancel()
         while not self._queue.empty():
             self._queue.get_nowait()
-        self._queue.put_nowait((None, 0.0, None))
+        self._queue.put_nowait((None, 0.0))
+        await self._speaker.break_off()
         await asyncio.shield(self._worker)
+        await self._speaker.close()
+        self._conclude()
+
+    # ------------------------------------------------ from the bot
+
+    async def say(self, text: str, may_interrupt: bool = True) -> None:
+        """Speaks a message of the bot, after those before it."""
+        if self._closing:
+            return
+        self._said.append(text)
+        await self._speaker.say(text, may_interrupt and self._settings.barge_in)
+
+    async def then(self, send_mark: SendMark) -> None:
+        """Calls `send_mark` when what was said before is sent; see `Speaker.then`."""
+        await self._speaker.then(send_mark)
+
+    def hang_up(self) -> None:
+        """Ends the call when everything is answered and played. What the caller says from now on is not heard."""
+        self._hanging_up = True
+
+    # ------------------------------------------------ listening
 
     async def _handle(self, events: Iterable[Event]) -> None:
         for event in events:
+            if self._hanging_up:
+                continue  # the rest of the events still moves the clock
             if isinstance(event, SpeechStarted):
-                await self._listener.speech_started()
+                self._over_bot, self._sustained = self._speaker.playing, False
+                await self._line.tell(event)
+            elif isinstance(event, SpeechSustained):
+                self._sustained = True
+                if self._speaker.may_interrupt:
+                    await self._speaker.hold()
             elif isinstance(event, SpeechPaused):
+                await self._line.tell(event)
                 self._classify_ahead(event)
-            elif isinstance(event, Utterance):
+            elif isinstance(event, Undecided):
+                await self._settle(event)
+            else:
+                await self._line.tell(event)
                 ahead, self._ahead = self._ahead, None
                 # An utterance that did not end in this pause holds other samples.
                 same = ahead is not None and self._ahead_at == event.speech_end_sample
-                await self._put(event, ahead if same else None)
+                await self._put(_Heard(event, ahead if same else None, self._over_bot, self._sustained))
 
     def _classify_ahead(self, pause: SpeechPaused) -> None:
         if self._ahead is not None:
             self._ahead.cancel()  # speech went on; not begun yet, it is not begun at all
             self._ahead = None
-        recognizer = self._find_recognizer()
+        recognizer = self._assistant.recognizer()
         if recognizer is not None and not self._closing:
-            self._ahead_at = pause.at_sample
+            self._ahead_at, self._ahead_told = pause.at_sample, False
             self._ahead = asyncio.get_running_loop().run_in_executor(self._workers, recognizer.classify, pause.samples)
 
-    async def _put(self, item: _Item, ahead: _Ahead = None) -> None:
+    async def _settle(self, undecided: Undecided) -> None:
+        """Waits for the answer: late, it delays the turn's end, and changes nothing else."""
+        ahead = self._ahead
+        if ahead is None or self._ahead_at != undecided.at_sample:
+            return
+        await asyncio.wait({ahead})
+        if not ahead.cancelled() and ahead.exception() is None:
+            self._segmenter.settle(self._settings.silence_for(ahead.result().complete))
+
+    async def _tell_ahead(self) -> None:
+        ahead = self._ahead
+        if ahead is not None and not self._ahead_told and ahead.done():
+            self._ahead_told = True
+            if not ahead.cancelled() and ahead.exception() is None:
+                await self._line.tell(HeardAhead(self._ahead_at, ahead.result()))
+
+    async def _put(self, item: _Item) -> None:
         if not self._closing:
-            await self._queue.put((item, time.perf_counter(), ahead))
+            self._unanswered += 1
+            await self._queue.put((item, time.perf_counter()))
+
+    async def _end_keys(self) -> None:
+        keys, self._digits = self._digits, ""
+        if keys:
+            self._silences = 0
+            known = self._assistant.has_intent(DTMF)
+            await self._put(f"/{DTMF}{json.dumps({'digits': keys})}" if known else keys)
+
+    async def _watch(self) -> None:
+        """What is due because time has passed."""
+        now = self._segmenter.now
+        if self._digits and now - self._keyed_at >= self._settings.dtmf_pause_ms * SAMPLE_RATE // 1000:
+            await self._end_keys()
+        if self._unanswered or self._speaker.playing:
+            self._active_at = now
+            return
+        self._conclude()
+        if self._hanging_up:
+            if not self._hung_up and not self._closing:
+                self._hung_up = True
+                await self._line.hang_up()
+        elif self._segmenter.speaking or self._digits:
+            self._active_at = now
+        elif 0 < self._settings.silence_timeout_ms * SAMPLE_RATE // 1000 <= now - self._active_at:
+            self._active_at = now
+            await self._ask_again()
+
+    async def _ask_again(self) -> None:
+        self._silences += 1
+        await self._line.tell(Silence(self._silences))
+        if self._silences >= self._settings.max_silences:
+            await self._say_itself(self._settings.goodbye)
+            self.hang_up()
+        elif self._assistant.has_intent(SILENCE):
+            await self._put(f"/{SILENCE}")
+        elif self._said and self._silences == 1:
+            for text in [*self._said]:
+                await self._speaker.say(text, self._settings.barge_in)
+        else:
+            await self._say_itself(self._settings.still_there)
+
+    async def _say_itself(self, text: str) -> None:
+        await self._line.show(text)
+        await self._speaker.say(text, self._settings.barge_in)
+
+    # ------------------------------------------------ taking turns
 
     async def _work(self) -> None:
         while True:
-            item, ended_at, ahead = await self._queue.get()
+            item, ended_at = await self._queue.get()
             if item is None:
                 return
-            if isinstance(item, str):
-                turn = Turn(item, ended_at=ended_at)
-            else:
-                turn = Turn("", utterance=item, ended_at=ended_at, endpoint_delay_ms=item.endpoint_delay_ms)
+            turn = Turn(item if isinstance(item, str) else "", ended_at=ended_at)
             try:
-                await self._take(turn, ahead)
+                await self._take(turn, None if isinstance(item, str) else item)
             except Exception as error:
                 logger.exception("A turn failed.")
                 await self._tell_failure(turn, error)
             finally:
                 hand_off.discard(turn.text)
+                self._unanswered -= 1
+            await self._watch_quietly()
+
+    async def _watch_quietly(self) -> None:
+        """Hangs up, when that is due: the caller may send nothing any more that would tell the time."""
+        if self._hanging_up:
+            await self._watch()
 
     async def _tell_failure(self, turn: Turn, error: Exception) -> None:
         try:
-            await self._listener.turn_failed(turn, f"This turn could not be answered ({type(error).__name__}).")
+            await self._line.tell(TurnFailed(turn, f"This turn could not be answered ({type(error).__name__})."))
+            await self._speaker.go_on()
+            await self._end(turn)
         except Exception:  # or the worker would end, and nobody would take the next turn
             logger.exception("A failed turn could not be told.")
 
-    async def _take(self, turn: Turn, ahead: _Ahead) -> None:
-        if turn.utterance is not None:
-            recognition = await self._recognize(turn.utterance, ahead)
-            turn.asr_latency_ms = _milliseconds_since(turn.ended_at)
-            if recognition is not None and not recognition.is_speech:
-                await self._listener.non_speech(recognition)
-                return
-            turn.recognition = recognition
-            turn.text = hand_off.put(LiveUtterance(turn.utterance.samples, recognition))
+    async def _take(self, turn: Turn, heard: Optional[_Heard]) -> None:
+        if heard is not None and not await self._accept(turn, heard):
+            await self._speaker.go_on()
+            return await self._speaker.sent()
         if self._closing:
             return
-        await self._listener.turn_started(turn)
+        if self._speaker.may_interrupt:
+            turn.interrupted = await self._speaker.break_off()
+        await self._speaker.sent()
+        self._conclude()
+        self._said = []
+        self._speaker.forget_times()
+        await self._line.tell(TurnStarted(turn))
         began = time.perf_counter()
-        await self._converse(turn)
+        await self._assistant.converse(turn)
         turn.rasa_processing_latency_ms = _milliseconds_since(began)
-        await self._listener.turn_ended(turn)
+        await self._end(turn)
 
-    async def _recognize(self, utterance: Utterance, ahead: _Ahead) -> Optional[Recognition]:
+    async def _accept(self, turn: Turn, heard: _Heard) -> bool:
+        """Whether what was heard is a turn, which it then describes."""
+        turn.utterance, turn.endpoint_delay_ms = heard.utterance, heard.utterance.endpoint_delay_ms
+        turn.ahead = heard.ahead is not None and heard.ahead.done()
+        recognition = await self._recognize(heard.utterance, heard.ahead)
+        turn.asr_latency_ms = _milliseconds_since(turn.ended_at)
+        if recognition is not None and not recognition.is_speech:
+            await self._line.tell(NotSpeech(recognition))
+            return False
+        if recognition is not None and heard.over_bot and self._is_backchannel(recognition, heard):
+            await self._line.tell(Backchannel(recognition))
+            return False
+        self._silences = 0
+        turn.recognition = recognition
+        turn.text = hand_off.put(LiveUtterance(heard.utterance.samples, recognition))
+        return True
+
+    def _is_backchannel(self, recognition: Recognition, heard: _Heard) -> bool:
+        unsure = recognition.confidence < self._settings.interruption_confidence
+        return recognition.intent in self._settings.backchannel_intents or (unsure and not heard.sustained)
+
+    async def _recognize(self, utterance: Utterance, ahead: "Optional[asyncio.Future[Recognition]]") -> Optional[Recognition]:
         """In a thread: the event loop never waits for a model. None when the Rasa model has no recognizer."""
-        recognizer = self._find_recognizer()
+        recognizer = self._assistant.recognizer()
         if recognizer is None:
             return None
         if ahead is not None:
@@ -221,6 +427,28 @@ class SpokenSession:
             if recognition.model == recognizer.fingerprint:  # else the model was replaced in between
                 return recognition
         return await asyncio.get_running_loop().run_in_executor(self._workers, recognizer.classify, utterance.samples)
+
+    async def _end(self, turn: Turn) -> None:
+        """The turn is over for the channel once its last audio is sent, or held because the caller interrupts."""
+        self._last = turn
+
+        async def end() -> Optional[str]:
+            if self._speaker.sent_times:
+                first, last = self._speaker.sent_times[0], self._speaker.sent_times[-1]
+                turn.tts_first_byte_latency_ms = (first - turn.ended_at) * 1000
+                turn.tts_complete_latency_ms = (last - turn.ended_at) * 1000
+            return await self._line.turn_ended(turn)
+
+        await self._speaker.then(end)
+        await self._speaker.sent()
+
+    def _conclude(self) -> None:
+        """Logs the last turn, whose playback is over."""
+        turn, self._last = self._last, None
+        if turn is not None:
+            if turn.tts_complete_latency_ms is not None:
+                turn.playback_end_ms = milliseconds(self._segmenter.now)
+            logger.info("Turn: %s", json.dumps({**turn.record(), **turn.latency()}))
 
 
 def _milliseconds_since(began: float) -> float:

@@ -16,6 +16,8 @@ from spoken_intents.utterances import is_audio_reference
 SAMPLE_RATES = (8_000, 16_000, 24_000, 44_100, 48_000)
 MAX_SENDER = 200  # characters of a conversation's name
 MAX_TEXT = 1_000  # characters of a typed turn
+KEYS, MAX_KEYS = frozenset("0123456789*#ABCD"), 32
+KNOWN = "audio, text, payload, commit (true), dtmf, speech (started, completed), marker"
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,27 @@ class Commit:
 
 
 @dataclass(frozen=True)
+class Keys:
+    """Keys of a telephone."""
+
+    keys: str
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The client's own detector heard speech begin, or end."""
+
+    started: bool
+
+
+@dataclass(frozen=True)
 class Marker:
     """The client has played everything up to this marker."""
 
     id: str
 
 
-ClientMessage = Union[Handshake, Audio, Typed, Commit, Marker]
+ClientMessage = Union[Handshake, Audio, Typed, Commit, Keys, Speech, Marker]
 
 
 def parse(message: Union[str, bytes]) -> ClientMessage:
@@ -73,7 +89,7 @@ def parse(message: Union[str, bytes]) -> ClientMessage:
     if set(fields) <= {"sample_rate", "language", "sender"}:
         return _handshake(fields)
     if len(fields) != 1:
-        raise ProtocolError("unknown_field", f"Fields {_shown(fields)}: one of audio, text, payload, commit, marker at a time.")
+        raise ProtocolError("unknown_field", f"Fields {_shown(fields)}: one of {KNOWN} at a time.")
     ((name, value),) = fields.items()
     if name == "audio":
         return _audio(_from_base64(value))
@@ -87,9 +103,13 @@ def parse(message: Union[str, bytes]) -> ClientMessage:
         return Commit()
     if name == "marker" and isinstance(value, str):
         return Marker(value)
-    raise ProtocolError(
-        "unknown_field", f"Field {_shown(fields)}: not understood. Known: audio, text, payload, commit (true), marker."
-    )
+    if name == "dtmf":
+        if not isinstance(value, str) or not value or not KEYS.issuperset(value) or len(value) > MAX_KEYS:
+            raise ProtocolError("bad_dtmf", f"dtmf takes 1 to {MAX_KEYS} of the keys 0-9 * # A-D.")
+        return Keys(value)
+    if name == "speech" and value in ("started", "completed"):
+        return Speech(value == "started")
+    raise ProtocolError("unknown_field", f"Field {_shown(fields)}: not understood. Known: {KNOWN}.")
 
 
 def _shown(fields: Any) -> str:

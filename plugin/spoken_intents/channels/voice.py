@@ -5,41 +5,63 @@ The wire format is Rasa's (documented with RasaHQ/lena-voicebot-ui), and ours wh
 """
 
 import asyncio
+import base64
 import io
 import json
 import logging
-import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Awaitable, Callable, Dict, List, Optional, Set, Tuple
+from dataclasses import dataclass, replace
+from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit
 
-from rasa.core.channels.channel import CollectingOutputChannel, InputChannel, OutputChannel, UserMessage
+import numpy as np
+from rasa.core.channels.channel import CollectingOutputChannel, UserMessage
 from sanic import Blueprint, Sanic
 from sanic.exceptions import SanicException, WebsocketClosed
 from sanic.request import Request
 from sanic.response import HTTPResponse
 from sanic.response import json as json_response
 
-from spoken_intents import recognizer as recognizers
-from spoken_intents.audio import SAMPLE_RATE, StreamingResampler, read_audio
-from spoken_intents.channels.protocol import MAX_SENDER, Allowance, Audio, Commit, Handshake, Marker, Typed, parse
+from spoken_intents.audio import SAMPLE_RATE, StreamingResampler, float_to_pcm16, read_audio
+from spoken_intents.channels.protocol import (
+    MAX_SENDER,
+    Allowance,
+    Audio,
+    Commit,
+    Handshake,
+    Keys,
+    Marker,
+    Speech,
+    Typed,
+    parse,
+)
+from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, SpokenInput, recognizer_of
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import AudioError, ProtocolError
-from spoken_intents.recognizer import Recognition, Recognizer
-from spoken_intents.segmenter import Segmenter, SegmenterSettings
-from spoken_intents.session import SpokenSession, Turn
+from spoken_intents.recognizer import Recognition
+from spoken_intents.segmenter import SpeechPaused, SpeechStarted, Utterance
+from spoken_intents.session import SessionSettings, SpokenSession
+from spoken_intents.speech import SpeechSettings
+from spoken_intents.turns import (
+    Backchannel,
+    Happening,
+    HeardAhead,
+    NotSpeech,
+    Silence,
+    Turn,
+    TurnFailed,
+    TurnStarted,
+    milliseconds,
+)
 
 logger = logging.getLogger(__name__)
 
-OnNewMessage = Callable[[UserMessage], Awaitable[Any]]
 SEND_TIMEOUT_MS = 10_000  # a client that reads nothing for so long is gone
 
 
 @dataclass(frozen=True)
-class VoiceSettings(SegmenterSettings):
-    """What credentials.yml may say of the voice channel, beside the segmenter's settings.
+class VoiceSettings(SessionSettings, SpeechSettings):
+    """What credentials.yml may say of the voice channel, beside how a conversation goes and how the bot speaks.
 
     Attributes:
         allowed_origins: Web pages that may connect, such as ``https://bank.example``, beside those of this
@@ -51,6 +73,7 @@ class VoiceSettings(SegmenterSettings):
         max_upload_bytes: Largest.
     """
 
+    silence_timeout_ms: int = 30_000  # people read on a screen, too
     allowed_origins: Tuple[str, ...] = ()
     idle_timeout_ms: int = 60_000
     max_messages_per_second: int = 1000
@@ -59,12 +82,13 @@ class VoiceSettings(SegmenterSettings):
     max_upload_bytes: int = 25 * 2**20
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        SessionSettings.__post_init__(self)
+        SpeechSettings.__post_init__(self)
         for name in ("idle_timeout_ms", "max_messages_per_second", "max_ahead_ms", "max_upload_ms", "max_upload_bytes"):
             require(getattr(self, name) > 0, f"{name} takes more than 0, got {getattr(self, name)}.")
 
 
-class VoiceInput(InputChannel):
+class VoiceInput(SpokenInput):
     """People talk to the assistant: WebSocket ``/webhooks/voice/websocket``, recordings ``/webhooks/voice/webhook``."""
 
     @classmethod
@@ -83,9 +107,7 @@ class VoiceInput(InputChannel):
 
     def __init__(self, settings: Optional[VoiceSettings] = None) -> None:
         self.settings = settings or VoiceSettings()
-        Segmenter(self.settings)  # a detector that is not installed is told now, not to the first caller
-        self._workers = ThreadPoolExecutor(2, thread_name_prefix="recognizer")
-        self._ending: Set["asyncio.Task[None]"] = set()  # sessions whose last turn is still with Rasa
+        super().__init__(self.settings, self.settings)
 
     def blueprint(self, on_new_message: OnNewMessage) -> Blueprint:
         """The routes (see parent class)."""
@@ -93,7 +115,7 @@ class VoiceInput(InputChannel):
 
         @voice.get("/")
         async def health(request: Request) -> HTTPResponse:
-            return json_response({"status": "ok", "recognizer": _recognizer_of(request.app) is not None})
+            return json_response({"status": "ok", "recognizer": recognizer_of(request.app) is not None})
 
         @voice.post("/webhook")
         async def recording(request: Request) -> HTTPResponse:
@@ -105,24 +127,12 @@ class VoiceInput(InputChannel):
 
         @voice.listener("after_server_stop")
         async def stop(app: Sanic, loop: Any) -> None:
-            await asyncio.gather(*self._ending, return_exceptions=True)
-            self._workers.shutdown(wait=False)
+            await self.stop()
 
         return voice
 
-    def open_session(self, app: Sanic, converse: Callable[[Turn], Awaitable[None]], listener: Any) -> SpokenSession:
-        """A session with a segmenter of its own. Whoever opens it must `finish` or `close` it."""
-        segmenter = Segmenter(self.settings)
-        return SpokenSession(segmenter, lambda: _recognizer_of(app), converse, listener, self._workers)
-
-    def close_soon(self, session: SpokenSession) -> None:
-        """Closes a session whose caller is gone, without making its handler wait."""
-        task = asyncio.create_task(session.close())
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
-
     async def _answer_recording(self, request: Request, on_new_message: OnNewMessage) -> HTTPResponse:
-        if _recognizer_of(request.app) is None:
+        if recognizer_of(request.app) is None:
             return _refusal(503, "no_recognizer", NO_RECOGNIZER)
         # Only then: curl calls any body a form, and Sanic would try to read audio as one.
         is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
@@ -141,8 +151,9 @@ class VoiceInput(InputChannel):
         sender = request.args.get("sender") or (request.form.get("sender") if is_form else None) or uuid.uuid4().hex
         if len(sender) > MAX_SENDER:
             return _refusal(400, "bad_sender", f"sender takes at most {MAX_SENDER} characters.")
-        answers = _Answers(sender)
-        session = self.open_session(request.app, answers.converse_by(on_new_message, self.name()), answers)
+        answers = _Recording(request.app, on_new_message, self.name())
+        answers.sender = sender
+        session = SpokenSession(replace(self.settings, silence_timeout_ms=0), answers, answers, self.workers)
         try:
             for start in range(0, len(samples), SAMPLE_RATE):
                 await session.hear(samples[start : start + SAMPLE_RATE])
@@ -154,71 +165,48 @@ class VoiceInput(InputChannel):
         return json_response(answers.messages)
 
 
-NO_RECOGNIZER = (
-    "The loaded Rasa model hears nothing: it has no trained SpokenIntentClassifier. Add it to the pipeline in "
-    "config.yml, give it spoken examples, and run rasa train."
-)
-
-
-def _recognizer_of(app: Sanic) -> Optional[Recognizer]:
-    agent = getattr(app.ctx, "agent", None)
-    return recognizers.live(agent.model_id if agent else None)
-
-
 def _refusal(status: int, code: str, message: str) -> HTTPResponse:
     return json_response({"error": {"code": code, "message": message}}, status=status)
 
 
-class _Answers:
-    """Listener of an uploaded recording: collects the bot's messages of all its turns."""
+class _Recording(SpokenCall):
+    """An uploaded recording: collects the bot's messages of all its turns."""
 
-    def __init__(self, sender: str) -> None:
-        self.sender = sender
+    def __init__(self, app: Sanic, on_new_message: OnNewMessage, channel: str) -> None:
+        super().__init__(app, on_new_message, channel)
         self.messages: List[Dict[str, Any]] = []
 
-    def converse_by(self, on_new_message: OnNewMessage, channel: str) -> Callable[[Turn], Awaitable[None]]:
-        async def converse(turn: Turn) -> None:
-            output = CollectingOutputChannel()
-            spoken = turn.spoken()
-            await on_new_message(UserMessage(turn.text, output, self.sender, input_channel=channel, metadata={"spoken": spoken}))
-            messages = output.messages
-            if not messages or not isinstance(messages[0].get("custom", {}), dict):
-                messages = [{"recipient_id": self.sender}, *messages]
-            messages[0]["custom"] = {**messages[0].get("custom", {}), "spoken": spoken}
-            self.messages += messages
+    async def converse(self, turn: Turn) -> None:
+        output = CollectingOutputChannel()
+        spoken = turn.spoken()
+        message = UserMessage(turn.text, output, self.sender, input_channel=self.channel, metadata={"spoken": spoken})
+        await self._on_new_message(message)
+        messages = output.messages
+        if not messages or not isinstance(messages[0].get("custom", {}), dict):
+            messages = [{"recipient_id": self.sender}, *messages]
+        messages[0]["custom"] = {**messages[0].get("custom", {}), "spoken": spoken}
+        self.messages += messages
 
-        return converse
-
-    async def speech_started(self) -> None:
-        pass
-
-    async def non_speech(self, recognition: Recognition) -> None:
-        pass
-
-    async def turn_started(self, turn: Turn) -> None:
-        pass
-
-    async def turn_ended(self, turn: Turn) -> None:
-        pass
-
-    async def turn_failed(self, turn: Turn, message: str) -> None:
-        self.messages.append({"recipient_id": self.sender, "custom": {"spoken": turn.spoken(), "error": message}})
+    async def tell(self, happening: Happening) -> None:
+        if isinstance(happening, TurnFailed):
+            custom = {"spoken": happening.turn.spoken(), "error": happening.message}
+            self.messages.append({"recipient_id": self.sender, "custom": custom})
 
 
-class _Call:
+class _Call(SpokenCall):
     """One WebSocket connection: the wire format around one session."""
 
     def __init__(self, channel: VoiceInput, request: Request, websocket: Any, on_new_message: OnNewMessage) -> None:
-        self._channel = channel
+        super().__init__(request.app, on_new_message, channel.name())
+        self._input = channel
         self._settings = channel.settings
         self._request = request
         self._websocket = websocket
-        self._on_new_message = on_new_message
-        self._id = uuid.uuid4().hex
         self._handshake: Optional[Handshake] = None
         self._resampler: Optional[StreamingResampler] = None
-        self._output = VoiceOutput(self._send)
         self._open = True
+        self._final = ""  # the mark whose coming back tells that all was played
+        self._back = self._resampler_back()
         self._messages = Allowance(self._settings.max_messages_per_second, 5 * self._settings.max_messages_per_second)
         self._audio = Allowance(1.0, self._settings.max_ahead_ms / 1000)
 
@@ -227,9 +215,9 @@ class _Call:
         session = None
         try:
             self._check_origin()
-            if _recognizer_of(self._request.app) is None:
+            if recognizer_of(self._request.app) is None:
                 raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
-            session = self._channel.open_session(self._request.app, self._converse, self)
+            session = self.session = SpokenSession(self._settings, self, self, self._input.workers, self._input.speech)
             while self._open:  # a client that takes nothing any more is gone, too
                 await self._receive(session)
         except ProtocolError as error:
@@ -239,7 +227,7 @@ class _Call:
         finally:  # every way a connection ends, CancelledError included, comes by here
             self._open = False
             if session is not None:
-                self._channel.close_soon(session)
+                self._input.close_soon(session)
 
     def _check_origin(self) -> None:
         """Browsers let any page open a WebSocket: who may is for the server to say."""
@@ -264,41 +252,37 @@ class _Call:
             )
         parsed = parse(message)
         if isinstance(parsed, Handshake):
-            self._start(parsed)
-        elif isinstance(parsed, Audio):
-            if self._resampler is None:
-                self._start(Handshake())
+            await self._start(parsed, session)
+        elif self._handshake is None:
+            await self._start(Handshake(), session)
+        if isinstance(parsed, Audio):
             await self._hear(parsed, session)
-        elif isinstance(parsed, Commit):
+        elif isinstance(parsed, Commit) or (isinstance(parsed, Speech) and not parsed.started):
             await session.commit()
         elif isinstance(parsed, Typed):
             await session.type(parsed.text)
-        elif isinstance(parsed, Marker):
-            pass  # nothing is played yet whose end would matter
+        elif isinstance(parsed, Keys):
+            await session.dtmf(parsed.keys)
+        elif isinstance(parsed, Marker) and parsed.id == self._final:
+            await session.played(parsed.id)
         await asyncio.sleep(0)  # a client that sends without pause must not keep the loop to itself
 
-    def _start(self, handshake: Handshake) -> None:
+    async def _start(self, handshake: Handshake, session: SpokenSession) -> None:
         if self._handshake is not None:
-            raise ProtocolError("late_handshake", "sample_rate, language and sender are said once, before any audio.")
+            raise ProtocolError("late_handshake", "sample_rate, language and sender are said once, before anything else.")
         self._handshake = handshake
         self._resampler = StreamingResampler(handshake.sample_rate, SAMPLE_RATE)
+        self._back = self._resampler_back()
+        self.sender = handshake.sender or self.id
+        self.metadata["language"] = handshake.language
+        if self._settings.initial_message:
+            await session.type(self._settings.initial_message)
 
     async def _hear(self, audio: Audio, session: SpokenSession) -> None:
         assert self._handshake is not None and self._resampler is not None
         if not self._audio.spend(len(audio.samples) / self._handshake.sample_rate):
             raise ProtocolError("too_fast", f"More than {self._settings.max_ahead_ms} ms of audio ahead of time.", 4429)
         await session.hear(self._resampler.push(audio.samples))
-
-    async def _converse(self, turn: Turn) -> None:
-        handshake = self._handshake or Handshake()
-        metadata: Dict[str, Any] = {"call_id": self._id, "language": handshake.language, "spoken": turn.spoken()}
-        self._output.first_sent_at = None
-        message = UserMessage(
-            turn.text, self._output, handshake.sender or self._id, input_channel=self._channel.name(), metadata=metadata
-        )
-        await self._on_new_message(message)
-        if self._output.first_sent_at is not None:
-            turn.first_response_latency_ms = (self._output.first_sent_at - turn.ended_at) * 1000
 
     async def _send(self, message: Dict[str, Any]) -> None:
         """Sends, or, when the client is gone, does nothing: an exception here would lose Rasa's turn."""
@@ -310,76 +294,103 @@ class _Call:
             self._open = False
 
     async def _refuse(self, error: ProtocolError) -> None:
-        logger.info("Call %s refused: %s (%s)", self._id, error.code, error)
+        logger.info("Call %s refused: %s (%s)", self.id, error.code, error)
         await self._send({"error": {"code": error.code, "message": str(error)}})
         if self._open:
             await self._websocket.close(error.close_code, error.code)
 
-    # ------------------------------------------------ what the session tells
+    # ------------------------------------------------ what the session tells and wants
 
-    async def speech_started(self) -> None:
-        await self._send({"trace_event": "user_speaking_start"})
+    async def play(self, samples: np.ndarray) -> None:
+        await self._send_audio(self._back.push(samples))
 
-    async def non_speech(self, recognition: Recognition) -> None:
-        await self._send({"trace_event": "non_speech", "confidence": round(recognition.non_speech, 4)})
+    async def clear(self) -> None:
+        self._back = self._resampler_back()
+        await self._send({"interruptPlayback": True})
 
-    async def turn_started(self, turn: Turn) -> None:
-        if turn.recognition is None:
-            return
-        heard = turn.recognition
-        await self._send(
-            {
-                "trace_event": "transcript",
-                "text": f"{heard.intent} ({heard.confidence:.2f})",
-                "intent": heard.intent,
-                "confidence": round(heard.confidence, 4),
-                "intent_ranking": [{"name": name, "confidence": round(value, 4)} for name, value in heard.ranking],
-                "asr_ms": round(turn.asr_latency_ms, 1),
-            }
-        )
-
-    async def turn_ended(self, turn: Turn) -> None:
-        await self._send({"marker": uuid.uuid4().hex, "final": True, "latency": turn.latency()})
-
-    async def turn_failed(self, turn: Turn, message: str) -> None:
-        await self._send({"error": {"code": "turn_failed", "message": message}})
-        await self.turn_ended(turn)
-
-
-class VoiceOutput(OutputChannel):
-    """The bot's messages on the voice WebSocket."""
-
-    @classmethod
-    def name(cls) -> str:
-        """As `VoiceInput.name`."""
-        return "voice"
-
-    def __init__(self, send: Callable[[Dict[str, Any]], Awaitable[None]]) -> None:
-        self._send = send
-        self.first_sent_at: Optional[float] = None  # of the present turn; time.perf_counter
-
-    async def _say(self, message: Dict[str, Any]) -> None:
-        if self.first_sent_at is None:
-            self.first_sent_at = time.perf_counter()
+    async def send_message(self, message: Dict[str, Any]) -> None:
         await self._send(message)
+
+    async def send_mark(self) -> Optional[str]:
+        # Clients echo these at once, whatever they still have to play: only the final one's echo says something.
+        await self._play_rest()
         await self._send({"marker": uuid.uuid4().hex})
+        return None
 
-    async def send_text_message(self, recipient_id: str, text: str, **kwargs: Any) -> None:
-        """Text as one response."""
-        await self._say({"response": text})
+    async def _play_rest(self) -> None:
+        """What the resampler still holds of the audio before a mark."""
+        rest, self._back = self._back.flush(), self._resampler_back()
+        await self._send_audio(rest)
 
-    async def send_text_with_buttons(self, recipient_id: str, text: str, buttons: List[Dict[str, Any]], **kwargs: Any) -> None:
-        """Text, and buttons whose payload the client sends back."""
-        await self._say({"response": text, "buttons": buttons})
+    def _resampler_back(self) -> StreamingResampler:
+        return StreamingResampler(SAMPLE_RATE, self._handshake.sample_rate if self._handshake else SAMPLE_RATE)
 
-    async def send_image_url(self, recipient_id: str, image: str, **kwargs: Any) -> None:
-        """A picture's address."""
-        await self._say({"image": image})
+    async def _send_audio(self, samples: np.ndarray) -> None:
+        if len(samples):
+            await self._send({"audio": base64.b64encode(float_to_pcm16(samples)).decode()})
 
-    async def send_attachment(self, recipient_id: str, attachment: str, **kwargs: Any) -> None:
-        """An attachment, as a custom message."""
-        await self._say({"custom": {"attachment": attachment}})
+    async def tell(self, happening: Happening) -> None:
+        event = _trace_event(happening)
+        if event is not None:
+            await self._send(event)
 
-    async def send_custom_json(self, recipient_id: str, json_message: Dict[str, Any], **kwargs: Any) -> None:
-        """Whatever the assistant's author put there."""
-        await self._say({"custom": json_message})
+    async def turn_ended(self, turn: Turn) -> Optional[str]:
+        await self._play_rest()
+        self._final = uuid.uuid4().hex
+        await self._send({"marker": self._final, "final": True, "latency": turn.latency(), "turn": turn.record()})
+        return self._final
+
+    async def hang_up(self) -> None:
+        await self._send({"hangup": True})
+        if self._open:
+            self._open = False
+            await self._websocket.close(1000, "hangup")
+
+
+def _trace_event(happening: Happening) -> Optional[Dict[str, Any]]:
+    """How the client is told; positions in milliseconds of its own audio."""
+    if isinstance(happening, SpeechStarted):
+        return {"trace_event": "user_speaking_start", "at_ms": milliseconds(happening.at_sample)}
+    if isinstance(happening, SpeechPaused):
+        return {"trace_event": "user_pause", "at_ms": milliseconds(happening.at_sample)}
+    if isinstance(happening, Utterance):
+        return {
+            "trace_event": "user_speaking_end",
+            "start_ms": milliseconds(happening.start_sample),
+            "speech_end_ms": milliseconds(happening.speech_end_sample),
+            "end_ms": milliseconds(happening.end_sample),
+            "reason": happening.reason,
+        }
+    if isinstance(happening, HeardAhead):
+        heard = happening.recognition
+        complete = None if heard.complete is None else round(heard.complete, 4)
+        return {
+            "trace_event": "partial",
+            "at_ms": milliseconds(happening.at_sample),
+            "intent_ranking": _ranking(heard),
+            "complete": complete,
+        }
+    if isinstance(happening, NotSpeech):
+        return {"trace_event": "non_speech", "confidence": round(happening.recognition.non_speech, 4)}
+    if isinstance(happening, Backchannel):
+        heard = happening.recognition
+        return {"trace_event": "ignored", "intent": heard.intent, "confidence": round(heard.confidence, 4)}
+    if isinstance(happening, Silence):
+        return {"trace_event": "silence", "count": happening.count}
+    if isinstance(happening, TurnFailed):
+        return {"error": {"code": "turn_failed", "message": happening.message}}
+    if isinstance(happening, TurnStarted) and happening.turn.recognition is not None:
+        heard = happening.turn.recognition
+        return {
+            "trace_event": "transcript",
+            "text": f"{heard.intent} ({heard.confidence:.2f})",
+            "intent": heard.intent,
+            "confidence": round(heard.confidence, 4),
+            "intent_ranking": _ranking(heard),
+            "asr_ms": round(happening.turn.asr_latency_ms, 1),
+        }
+    return None
+
+
+def _ranking(heard: Recognition) -> List[Dict[str, Any]]:
+    return [{"name": name, "confidence": round(value, 4)} for name, value in heard.ranking]

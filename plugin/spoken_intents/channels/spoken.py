@@ -1,0 +1,174 @@
+"""What the channels of speech share: the Rasa side of a session, and who ends it. Rasa and Sanic glue only."""
+
+import asyncio
+import logging
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Awaitable, Callable, Dict, List, Optional, Set
+
+import numpy as np
+from rasa.core.channels.channel import InputChannel, OutputChannel, UserMessage
+from sanic import Sanic
+
+from spoken_intents import recognizer as recognizers
+from spoken_intents.recognizer import Recognizer
+from spoken_intents.segmenter import Segmenter
+from spoken_intents.session import Line, SessionSettings, SpokenSession
+from spoken_intents.speech import Speech, SpeechSettings, make_speech
+from spoken_intents.turns import Happening, Turn
+
+logger = logging.getLogger(__name__)
+
+OnNewMessage = Callable[[UserMessage], Awaitable[Any]]
+NO_RECOGNIZER = (
+    "The loaded Rasa model hears nothing: it has no trained SpokenIntentClassifier. Add it to the pipeline in "
+    "config.yml, give it spoken examples, and run rasa train."
+)
+
+
+def recognizer_of(app: Sanic) -> Optional[Recognizer]:
+    """The recognizer of the Rasa model that `app` serves now; None when it has none."""
+    agent = getattr(app.ctx, "agent", None)
+    return recognizers.live(agent.model_id if agent else None)
+
+
+class SpokenInput(InputChannel):
+    """A channel of speech: what its calls share, and what ends with the server.
+
+    Args:
+        speech: How the bot speaks.
+    """
+
+    def __init__(self, settings: SessionSettings, speech: SpeechSettings) -> None:
+        Segmenter(settings)  # a detector that is not installed is told now, not to the first caller
+        self.speech: Optional[Speech] = make_speech(speech)  # likewise a voice
+        self.workers = ThreadPoolExecutor(2, thread_name_prefix="recognizer")
+        self._ending: Set["asyncio.Task[None]"] = set()  # sessions whose last turn is still with Rasa
+
+    def close_soon(self, session: SpokenSession) -> None:
+        """Closes a session whose caller is gone, without making its handler wait."""
+        task = asyncio.create_task(session.close())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def stop(self) -> None:
+        """Ends what the channel owns; turns that Rasa has are finished first."""
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        self.workers.shutdown(wait=False)
+        if self.speech is not None:
+            self.speech.close()
+
+
+class SpokenCall(Line):
+    """One call: the channel's side and Rasa's side of its session. Channels add how it sounds on the wire.
+
+    Args:
+        channel: The channel, by name, for Rasa.
+        sender: The conversation.
+        metadata: What is known of the call, for the tracker.
+    """
+
+    def __init__(self, app: Sanic, on_new_message: OnNewMessage, channel: str) -> None:
+        self.id = uuid.uuid4().hex
+        self.sender = self.id
+        self.metadata: Dict[str, Any] = {"call_id": self.id}
+        self._app = app
+        self._on_new_message = on_new_message
+        self.channel = channel
+        self._previous: Optional[Turn] = None
+        self.session: SpokenSession
+
+    # ------------------------------------------------ Rasa, as the session sees it
+
+    def recognizer(self) -> Optional[Recognizer]:
+        """See `session.Assistant`."""
+        return recognizer_of(self._app)
+
+    def has_intent(self, name: str) -> bool:
+        """See `session.Assistant`."""
+        agent = getattr(self._app.ctx, "agent", None)
+        return bool(agent and agent.domain and name in agent.domain.intents)
+
+    async def converse(self, turn: Turn) -> None:
+        """See `session.Assistant`."""
+        output = SpokenOutput(self, turn)
+        metadata = {**self.metadata, "spoken": turn.spoken()}
+        if turn.interrupted:
+            metadata["interrupted"] = turn.interrupted.as_json()
+        if self._previous:
+            metadata["previous_turn"] = {**self._previous.record(), **self._previous.latency()}
+        self._previous = turn
+        await self._on_new_message(UserMessage(turn.text, output, self.sender, input_channel=self.channel, metadata=metadata))
+
+    # ------------------------------------------------ the caller's side; what a channel has not got does nothing
+
+    async def send_message(self, message: Dict[str, Any]) -> None:
+        """A message of the bot, as it is to be seen; what is to be heard comes by `play`."""
+
+    async def send_mark(self) -> Optional[str]:
+        """A message and its audio are sent: the mark's name, if the caller's side will truly tell when it got there."""
+        return None
+
+    async def play(self, samples: np.ndarray) -> None:
+        """See `speaking.Player`."""
+
+    async def clear(self) -> None:
+        """See `speaking.Player`."""
+
+    async def tell(self, happening: Happening) -> None:
+        """See `session.Line`."""
+
+    async def show(self, text: str) -> None:
+        """See `session.Line`."""
+        await self.send_message({"response": text})
+
+    async def turn_ended(self, turn: Turn) -> Optional[str]:
+        """See `session.Line`."""
+        return None
+
+    async def hang_up(self) -> None:
+        """See `session.Line`."""
+
+
+class SpokenOutput(OutputChannel):
+    """The bot's messages for one turn of a call: shown, spoken, marked."""
+
+    def name(self) -> str:  # Rasa asks the instance, which serves several channels
+        """The channel's name, in ``channel:`` variations of responses."""
+        return self._call.channel
+
+    def __init__(self, call: SpokenCall, turn: Turn) -> None:
+        self._call = call
+        self._turn = turn
+
+    async def _say(self, message: Dict[str, Any], text: str = "", metadata: Any = None) -> None:
+        if self._turn.first_response_latency_ms is None:
+            self._turn.first_response_latency_ms = (time.perf_counter() - self._turn.ended_at) * 1000
+        await self._call.send_message(message)
+        if text:
+            may_interrupt = not (isinstance(metadata, dict) and metadata.get("barge_in") is False)
+            await self._call.session.say(text, may_interrupt)
+        await self._call.session.then(self._call.send_mark)
+
+    async def send_text_message(self, recipient_id: str, text: str, **kwargs: Any) -> None:
+        """Text as one response, and spoken."""
+        await self._say({"response": text}, text, kwargs.get("metadata"))
+
+    async def send_text_with_buttons(self, recipient_id: str, text: str, buttons: List[Dict[str, Any]], **kwargs: Any) -> None:
+        """Text, spoken, and buttons whose payload the client sends back."""
+        await self._say({"response": text, "buttons": buttons}, text, kwargs.get("metadata"))
+
+    async def send_image_url(self, recipient_id: str, image: str, **kwargs: Any) -> None:
+        """A picture's address."""
+        await self._say({"image": image})
+
+    async def send_attachment(self, recipient_id: str, attachment: str, **kwargs: Any) -> None:
+        """An attachment, as a custom message."""
+        await self._say({"custom": {"attachment": attachment}})
+
+    async def send_custom_json(self, recipient_id: str, json_message: Dict[str, Any], **kwargs: Any) -> None:
+        """Whatever the assistant's author put there; ``hangup: true`` ends the call once all is said."""
+        await self._say({"custom": json_message})
+        if isinstance(json_message, dict) and json_message.get("hangup") is True:
+            self._call.session.hang_up()

@@ -1,0 +1,517 @@
+"""Who speaks when: turn ends, interruptions, silences, keys and hanging up, with a scripted recognizer, voice and Rasa."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+import pytest
+from test_session import PATIENCE_S, SETTINGS, WINDOW, Caller, ScriptedRecognizer, opened, said, settle
+
+from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents.errors import ConfigError
+from spoken_intents.recognizer import Recognition
+from spoken_intents.session import SessionSettings, SpokenSession
+from spoken_intents.turns import Interruption, Turn
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+CALM = replace(SETTINGS, interruption_ms=160, silence_timeout_ms=0)
+LONG = 20 * WINDOW  # of speech: sustained
+
+
+@pytest.fixture
+def workers() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2, thread_name_prefix="worker") as pool:
+        yield pool
+
+
+class ScriptedSpeech:
+    """Speaks each text as so many samples as `seconds` says, all of the value that the text's place gives."""
+
+    def __init__(self, seconds: float = 2.0) -> None:
+        self._samples = int(seconds * SAMPLE_RATE)
+        self.spoken: List[str] = []
+
+    async def speak(self, text: str) -> AsyncIterator[np.ndarray]:
+        self.spoken.append(text)
+        yield np.full(self._samples, len(self.spoken) / 100, dtype=np.float32)
+
+
+class Bot(Caller):
+    """Answers each turn by saying `answers[turn]`, or nothing."""
+
+    def __init__(self, answers: Dict[str, Any], intents: Tuple[str, ...] = (), marks: bool = False) -> None:
+        super().__init__(None, intents, marks)
+        self._answers = answers
+        self.session: SpokenSession
+
+    async def converse(self, turn: Turn) -> None:
+        await super().converse(turn)
+        answer = self._answers.get(self._name(turn))
+        if callable(answer):
+            answer(self.session)
+        elif answer is not None:
+            await self.session.say(answer.strip("!"), may_interrupt=not answer.endswith("!"))
+
+    @property
+    def played_samples(self) -> int:
+        return sum(map(len, self.heard("play")))
+
+
+def converse(
+    scenario: Callable[["Bot", SpokenSession], Awaitable[None]],
+    bot: Bot,
+    workers: ThreadPoolExecutor,
+    settings: SessionSettings = CALM,
+    recognizer: Any = None,
+    speech: Optional[Any] = None,
+) -> Bot:
+    async def main() -> None:
+        scripted = recognizer or ScriptedRecognizer()
+        bot.find = lambda: scripted
+        bot.session = opened(bot, workers, settings, speech or ScriptedSpeech())
+        await asyncio.wait_for(scenario(bot, bot.session), PATIENCE_S)
+        await asyncio.wait_for(bot.session.close(), PATIENCE_S)
+
+    asyncio.run(main())
+    return bot
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits until the worker and its threads have got there; fails when they never do."""
+    for _ in range(5000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came to that")
+
+
+def silence(milliseconds: int) -> np.ndarray:
+    return np.zeros(milliseconds * SAMPLE_RATE // 1000, dtype=np.float32)
+
+
+def lasting(number: int, samples: int = LONG) -> np.ndarray:
+    """As `said`, and sustained."""
+    return np.concatenate([np.full(samples, 0.6 + number / 1000, dtype=np.float32), silence(200)])
+
+
+# ---------------------------------------------------------------- the end of a turn
+
+
+class Unsure(ScriptedRecognizer):
+    """Says of `intent_1` that it is complete, of everything else that it is not."""
+
+    def classify(self, samples: np.ndarray) -> Recognition:
+        heard = super().classify(samples)
+        return replace(heard, complete=1.0 if heard.intent == "intent_1" else 0.0)
+
+
+def test_what_is_complete_needs_less_silence_than_what_is_not(workers: ThreadPoolExecutor) -> None:
+    settings = replace(CALM, turn_end="adaptive", sure_silence_ms=80, unsure_silence_ms=400)
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        for number in (1, 2):
+            await session.hear(np.concatenate([said(number), silence(500)]))
+        await session.finish()
+
+    bot = converse(scenario, Bot({}), workers, settings, Unsure())
+    assert [(turn.recognition.intent, turn.endpoint_delay_ms) for turn in bot.turns] == [("intent_1", 80), ("intent_2", 400)]
+
+
+def test_a_late_answer_delays_a_turn_and_changes_none_of_its_samples(workers: ThreadPoolExecutor) -> None:
+    """The caller goes on right after the silence that was enough: a slow model must not join the two."""
+    settings = replace(CALM, turn_end="adaptive", sure_silence_ms=80, unsure_silence_ms=400)
+    line = np.concatenate([said(1)[: 9 * WINDOW], said(1)[: 5 * WINDOW], silence(600)])
+
+    def turns(recognizer: Any, chunk: int) -> List[Tuple[int, int]]:
+        async def scenario(bot: Bot, session: SpokenSession) -> None:
+            for start in range(0, len(line), chunk):
+                await session.hear(line[start : start + chunk])
+            await session.finish()
+
+        found = converse(scenario, Bot({}), workers, settings, recognizer).turns
+        return [(turn.utterance.start_sample, turn.utterance.end_sample) for turn in found if turn.utterance]
+
+    slow = Unsure(lambda: time.sleep(0.05))
+    assert len(turns(Unsure(), len(line))) == 2
+    assert turns(slow, len(line)) == turns(slow, WINDOW) == turns(Unsure(), 100) == turns(Unsure(), len(line))
+
+
+def test_an_answer_that_was_there_before_the_end_is_counted(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1)[: 8 * WINDOW])  # the pause is known, the end not yet
+        while not bot.heard("ahead"):
+            await session.hear(np.zeros(0, dtype=np.float32))
+            await asyncio.sleep(0.001)
+        await session.hear(silence(200))
+        await session.hear(said(2)[: 5 * WINDOW])
+        await session.commit()
+        await session.finish()
+
+    bot = converse(scenario, Bot({}), workers)
+    assert [turn.ahead for turn in bot.turns] == [True, False]
+    assert bot.heard("ahead") == ["intent_1"]
+    assert bot.turns[0].record()["ahead"] is True
+
+
+# ---------------------------------------------------------------- interruptions
+
+
+def test_a_caller_who_interrupts_stops_the_bot_and_is_answered(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))
+        await until(lambda: bot.played_samples == 2 * SAMPLE_RATE)
+        await session.hear(silence(500))
+        await session.hear(lasting(2))
+        await until(lambda: len(bot.turns) == 2)
+
+    bot = Bot({"intent_1": "A long answer.", "intent_2": "Another."})
+    converse(scenario, bot, workers)
+    first, second = bot.turns
+    assert bot.events.index(("clear", None)) < bot.events.index(("started", "intent_2"))
+    assert first.interrupted is None and second.interrupted is not None
+    # From the answer to 160 ms of the caller's speech.
+    assert second.interrupted.of_ms == 2000 and 600 <= second.interrupted.heard_ms <= 700
+    assert second.record()["interrupted"] == {"heard_ms": round(second.interrupted.heard_ms), "of_ms": 2000}
+
+
+def test_a_cough_does_not_end_the_bots_sentence(workers: ThreadPoolExecutor) -> None:
+    """Sustained, it stops playback; heard to be no speech, the rest is played from where it was."""
+    noise = lasting(0)
+    noise[noise > 0] = 0.75
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))
+        await until(lambda: bot.played_samples == 2 * SAMPLE_RATE)
+        await session.hear(silence(500))
+        await session.hear(noise)
+        await until(lambda: bool(bot.heard("non_speech")))
+        await settle()
+
+    bot = converse(scenario, Bot({"intent_1": "A long answer."}), workers)
+    assert bot.heard("clear") == [None, None]  # the second by the call's end
+    again = bot.played_samples - 2 * SAMPLE_RATE
+    assert 1300 <= again * 1000 / SAMPLE_RATE <= 1400  # of 2 s, some 650 ms were heard
+    assert len(bot.turns) == 1
+
+
+def test_a_model_that_fails_on_an_interruption_lets_the_bot_go_on(workers: ThreadPoolExecutor) -> None:
+    failing = iter([False, True])
+
+    def before() -> None:
+        if next(failing):
+            raise RuntimeError("broken model")
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))
+        await until(lambda: bot.played_samples == 2 * SAMPLE_RATE)
+        await session.hear(lasting(2))
+        await until(lambda: len(bot.turns) == 2)
+
+    bot = converse(scenario, Bot({"intent_1": "A long answer."}), workers, recognizer=ScriptedRecognizer(before))
+    assert bot.failures and bot.played_samples > 2 * SAMPLE_RATE
+
+
+def test_an_uh_huh_is_no_turn_while_the_bot_speaks(workers: ThreadPoolExecutor) -> None:
+    settings = replace(CALM, backchannel_intents=("intent_7",))
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(7))  # nobody speaks: an answer like any other
+        await until(lambda: bot.played_samples == 2 * SAMPLE_RATE)
+        await session.hear(said(7))
+        await until(lambda: bool(bot.heard("ignored")))
+
+    bot = converse(scenario, Bot({"intent_7": "A long answer."}), workers, settings)
+    assert bot.heard() == ["intent_7"] and bot.heard("ignored") == ["intent_7"]
+    assert bot.played_samples == 2 * SAMPLE_RATE, "too short to have stopped anything"
+
+
+def test_what_is_short_and_unsure_is_no_interruption(workers: ThreadPoolExecutor) -> None:
+    """The recognizer is 0.9 sure: enough for 0.9, not for 0.95; sustained speech counts in any case."""
+
+    def turns(confidence: float, caller: np.ndarray) -> List[str]:
+        async def scenario(bot: Bot, session: SpokenSession) -> None:
+            await session.hear(said(1))
+            await until(lambda: bot.played_samples == 2 * SAMPLE_RATE)
+            await session.hear(caller)
+            await until(lambda: len(bot.turns) == 2 or bool(bot.heard("ignored")))
+
+        bot = Bot({"intent_1": "A long answer."})
+        return converse(scenario, bot, workers, replace(CALM, interruption_confidence=confidence)).heard()
+
+    assert turns(0.9, said(2)) == ["intent_1", "intent_2"]
+    assert turns(0.95, said(2)) == ["intent_1"]
+    assert turns(0.95, lasting(2)) == ["intent_1", "intent_2"]
+
+
+@pytest.mark.parametrize(("channel", "answer"), [(False, "A long answer."), (True, "A long answer.!")])
+def test_an_answer_that_may_not_be_interrupted_is_played_to_its_end(
+    workers: ThreadPoolExecutor, channel: bool, answer: str
+) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))
+        await until(lambda: bot.played_samples == 2 * SAMPLE_RATE)
+        await session.hear(lasting(2))
+        await until(lambda: len(bot.turns) == 2)
+        assert bot.heard("clear") == []
+
+    bot = Bot({"intent_1": answer, "intent_2": "Afterwards."})
+    converse(scenario, bot, workers, replace(CALM, barge_in=channel))
+    assert bot.turns[1].interrupted is None and bot.played_samples == 4 * SAMPLE_RATE
+
+
+def test_what_was_still_to_be_said_is_dropped_with_the_rest(workers: ThreadPoolExecutor) -> None:
+    """The engine is at the second sentence when the caller interrupts the first."""
+    go_on = asyncio.Event()
+
+    class Slow:
+        async def speak(self, text: str) -> AsyncIterator[np.ndarray]:
+            yield np.full(SAMPLE_RATE, 0.1, dtype=np.float32)
+            await go_on.wait()
+            yield np.full(SAMPLE_RATE, 0.2, dtype=np.float32)
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))
+        await until(lambda: bot.played_samples == SAMPLE_RATE)
+        await session.hear(lasting(2))
+        await until(lambda: bool(bot.heard("clear")))
+        go_on.set()
+        await until(lambda: len(bot.turns) == 2)
+
+    bot = converse(scenario, Bot({"intent_1": "One. Two."}), workers, speech=Slow())
+    assert bot.played_samples == SAMPLE_RATE
+    assert bot.heard() == ["intent_1", "intent_2"]
+
+
+def test_a_typed_turn_interrupts_too(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.type("one")
+        await until(lambda: bot.played_samples == 2 * SAMPLE_RATE)
+        await session.type("two")
+        await until(lambda: len(bot.turns) == 2)
+
+    bot = converse(scenario, Bot({"one": "A long answer."}), workers)
+    assert bot.turns[1].interrupted == Interruption(0.0, 2000.0)
+
+
+# ---------------------------------------------------------------- playback
+
+
+def test_playback_is_over_by_its_mark_or_by_the_callers_clock(workers: ThreadPoolExecutor) -> None:
+    def interrupted(marks: bool, echo: bool, wait_ms: int) -> bool:
+        async def scenario(bot: Bot, session: SpokenSession) -> None:
+            await session.type("one")
+            await until(lambda: len(bot.turns) == 1)
+            await session.played("never sent")
+            if echo:
+                await session.played("mark 1")
+            await session.hear(silence(wait_ms))
+            await session.type("two")
+            await until(lambda: len(bot.turns) == 2)
+
+        bot = Bot({"one": "A long answer."}, marks=marks)
+        return converse(scenario, bot, workers).turns[1].interrupted is not None
+
+    assert interrupted(marks=True, echo=False, wait_ms=1900)
+    assert not interrupted(marks=True, echo=True, wait_ms=0), "the mark came back"
+    assert interrupted(marks=True, echo=False, wait_ms=2900), "a mark may come late"
+    assert not interrupted(marks=True, echo=False, wait_ms=3100), "this one never comes"
+    assert not interrupted(marks=False, echo=False, wait_ms=2100), "nobody marks: the clock alone"
+
+
+def test_where_nothing_is_spoken_nothing_is_played(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.type("one")
+        await session.type("two")
+        await session.finish()
+
+    async def main() -> None:
+        bot.session = opened(bot, workers, CALM)
+        await asyncio.wait_for(scenario(bot, bot.session), PATIENCE_S)
+
+    bot = Bot({"one": "A long answer."})
+    asyncio.run(main())
+    assert bot.heard() == ["one", "two"] and bot.played_samples == 0 and bot.turns[1].interrupted is None
+
+
+# ---------------------------------------------------------------- silence
+
+
+QUIET = replace(CALM, silence_timeout_ms=3000, still_there="Hello?", goodbye="Bye.")
+
+
+def test_on_nobody_the_bot_repeats_asks_and_hangs_up(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.type("one")
+        await until(lambda: len(bot.turns) == 1)
+        for _ in range(200):
+            await session.hear(silence(100))
+            await settle()
+
+    speech = ScriptedSpeech()
+    bot = converse(scenario, Bot({"one": "Your balance?"}), workers, QUIET, speech=speech)
+    assert speech.spoken == ["Your balance?", "Your balance?", "Hello?", "Bye."]
+    assert bot.heard("silence") == [1, 2, 3] and bot.heard("show") == ["Hello?", "Bye."]
+    assert bot.heard("hangup") == [None]
+    # The last word is played before that: three silences of 3 s, each after 2 s of speech.
+    assert [name for name, _ in bot.events if name != "clear"][-1] == "hangup"
+
+
+def test_silence_is_counted_from_the_end_of_playback(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.type("one")
+        await until(lambda: len(bot.turns) == 1)
+        for _ in range(48):
+            await session.hear(silence(100))
+        assert bot.heard("silence") == []  # 4.8 s, of which the bot speaks for 2
+        await session.hear(silence(200))
+        assert bot.heard("silence") == [1]
+
+    converse(scenario, Bot({"one": "Your balance?"}), workers, QUIET)
+
+
+def test_stories_hear_of_a_silence_and_the_last_one_ends_the_call(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        for _ in range(200):
+            await session.hear(silence(100))
+            await settle()
+
+    speech = ScriptedSpeech(0.5)
+    bot = converse(scenario, Bot({"/silence": "Speak up."}, intents=("silence",)), workers, QUIET, speech=speech)
+    assert bot.heard() == ["/silence", "/silence"] and speech.spoken == ["Speak up.", "Speak up.", "Bye."]
+    assert bot.heard("hangup") == [None]
+
+
+def test_a_caller_who_answers_begins_anew(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        for number in range(6):
+            for _ in range(35):
+                await session.hear(silence(100))
+                await settle()
+            await session.hear(said(number))
+            await until(lambda number=number: len(bot.turns) == number + 1)
+
+    bot = converse(scenario, Bot({}), workers, QUIET, speech=ScriptedSpeech(0.1))
+    assert bot.heard("silence") == [1] * 6 and bot.heard("hangup") == []
+
+
+def test_nobody_is_asked_while_they_speak_or_wait_for_rasa(workers: ThreadPoolExecutor) -> None:
+    busy = asyncio.Event()
+
+    class Thinking(Bot):
+        async def converse(self, turn: Turn) -> None:
+            await super().converse(turn)
+            await busy.wait()
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(np.full(4 * SAMPLE_RATE, 0.6, dtype=np.float32))  # speaks for longer than the silence may last
+        await session.hear(silence(200))
+        for _ in range(50):
+            await session.hear(silence(100))
+            await settle()
+        assert bot.heard("silence") == []
+        busy.set()
+        await until(lambda: len(bot.turns) == 1)
+
+    bot = Thinking({})
+    converse(scenario, bot, workers, QUIET)
+
+
+# ---------------------------------------------------------------- keys
+
+
+@pytest.mark.parametrize(
+    ("length", "keys", "wait_ms", "turns"),
+    [
+        (0, ["12", "3#"], 0, ["123"]),
+        (0, ["1", "2"], 2100, ["12"]),
+        (0, ["1", "2"], 1900, []),
+        (4, ["1234", "56"], 2100, ["1234", "56"]),
+        (0, ["#", "*#"], 0, ["*"]),
+        (0, ["7" * 40], 2100, ["7" * 32, "7" * 8]),
+    ],
+)
+def test_keys_are_a_turn(workers: ThreadPoolExecutor, length: int, keys: List[str], wait_ms: int, turns: List[str]) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        for some in keys:
+            await session.dtmf(some)
+            await session.hear(silence(20))
+        await session.hear(silence(wait_ms))
+        await until(lambda: len(bot.turns) == len(turns))
+        await settle()
+
+    for intents, wanted in (((), turns), (("dtmf",), [f'/dtmf{{"digits": "{digits}"}}' for digits in turns])):
+        bot = converse(scenario, Bot({}, intents), workers, replace(CALM, dtmf_length=length))
+        assert bot.heard() == wanted
+
+
+def test_keys_pressed_while_speaking_lose_neither(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1)[: 3 * WINDOW])
+        await session.dtmf("5#")
+        await session.hear(said(1)[3 * WINDOW :])
+        await until(lambda: len(bot.turns) == 2)
+
+    bot = converse(scenario, Bot({}, ("dtmf",)), workers)
+    assert bot.heard() == ['/dtmf{"digits": "5"}', "intent_1"]
+
+
+# ---------------------------------------------------------------- hanging up
+
+
+def test_the_call_ends_after_the_last_word_was_played(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.type("bye")
+        await until(lambda: len(bot.turns) == 1)
+        await session.hear(silence(1000))
+        await session.hear(said(2))  # too late
+        assert bot.heard("hangup") == []
+        await session.played("mark 1")
+        assert bot.heard("hangup") == [None]
+        await session.played("mark 1")
+        await session.hear(silence(5000))
+
+    class Leaving(Bot):
+        async def converse(self, turn: Turn) -> None:
+            await super().converse(turn)
+            self.session.hang_up()
+
+    bot = Leaving({"bye": "Goodbye."}, marks=True)
+    converse(scenario, bot, workers)
+    assert bot.heard("hangup") == [None] and bot.heard() == ["bye"]
+
+
+def test_without_a_voice_the_call_ends_with_the_turn(workers: ThreadPoolExecutor) -> None:
+    async def main() -> None:
+        bot.session = opened(bot, workers, CALM)
+        await bot.session.type("bye")
+        await until(lambda: bool(bot.heard("hangup")))
+        await bot.session.close()
+
+    bot = Bot({"bye": lambda session: session.hang_up()})
+    asyncio.run(main())
+    assert bot.heard() == ["bye"]
+
+
+# ---------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"interruption_confidence": 1.5}, r"interruption_confidence takes a number from 0 to 1, got 1\.5\."),
+        ({"silence_timeout_ms": 10}, r"silence_timeout_ms takes 0 or 1000 to 600000, got 10\."),
+        ({"max_silences": 0}, r"max_silences takes 1 to 100, got 0\."),
+        ({"dtmf_length": 33}, r"dtmf_length takes 0 to 32, got 33\."),
+        ({"dtmf_pause_ms": 10}, r"dtmf_pause_ms takes 200 to 60000, got 10\."),
+        ({"interruption_ms": 10}, r"interruption_ms takes 100 to 5000, got 10\."),
+        ({"turn_end": "never"}, r"turn_end takes adaptive or fixed, got 'never'\."),
+        ({"sure_silence_ms": 100}, r"sure_silence_ms \(100\) takes pause_ms \(160\) to unsure_silence_ms \(1200\)"),
+    ],
+)
+def test_settings_out_of_range_are_refused(change: Dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SessionSettings(**change)
