@@ -23,6 +23,7 @@ from test_client import FAILED, NON_SPEECH, STARTED, Handler, by_audio, heard, r
 
 from assistant import BIN, PROJECT, Assistant
 from spoken_intents import client as client_module
+from spoken_intents import microphone
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.cli import app, shown
 from spoken_intents.errors import DataError, DivergedError, TrainingError
@@ -375,8 +376,65 @@ class Microphone:
         pass
 
 
+class Loudspeaker:
+    """sounddevice.OutputStream, which plays only when it is asked to."""
+
+    blocks: List[np.ndarray]
+
+    def __init__(self, rate: int, count: int, channels: int, dtype: str, callback: Callable[..., None]) -> None:
+        self._fill, self._shape = callback, (count, channels)
+
+    def __enter__(self) -> None:
+        Loudspeaker.blocks = []
+        Loudspeaker.opened = self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def play(self) -> np.ndarray:
+        block = np.full(self._shape, np.nan, dtype=np.float32)
+        self._fill(block, len(block), None, None)
+        return block[:, 0]
+
+
+def test_the_loudspeaker_plays_in_order_without_gaps() -> None:
+    """On a scripted sound card: blocks of 320 samples, from pieces of any length."""
+
+    async def main() -> None:
+        played: List[str] = []
+        with microphone.Loudspeaker(SimpleNamespace(OutputStream=Loudspeaker)) as loudspeaker:
+            card = Loudspeaker.opened
+            assert not card.play().any() and not loudspeaker.playing
+            line = np.arange(1, 1001, dtype=np.float32)
+            for piece, name in ((line[:100], "a"), (line[100:650], "b"), (line[650:], "c")):
+                loudspeaker.play(piece)
+                loudspeaker.then(lambda name=name: played.append(name))
+            heard, told = [], []
+            for _ in range(4):
+                heard.append(card.play())
+                await asyncio.sleep(0)
+                told.append("".join(played))
+            np.testing.assert_array_equal(np.concatenate(heard), np.pad(line, (0, 280)))
+            assert told == ["a", "a", "ab", "abc"] and not loudspeaker.playing
+            loudspeaker.play(line)
+            loudspeaker.then(lambda: played.append("never"))
+            card.play()
+            loudspeaker.clear()
+            assert not card.play().any()
+            await asyncio.sleep(0)
+            assert played == ["a", "b", "c"]
+
+    asyncio.run(main())
+
+
 def plug_in(monkeypatch: pytest.MonkeyPatch, check: Callable[..., None] = lambda **settings: None) -> None:
-    module = SimpleNamespace(InputStream=Microphone, check_input_settings=check, PortAudioError=RuntimeError)
+    module = SimpleNamespace(
+        InputStream=Microphone,
+        OutputStream=Loudspeaker,
+        check_input_settings=check,
+        check_output_settings=lambda **settings: None,
+        PortAudioError=RuntimeError,
+    )
     monkeypatch.setitem(sys.modules, "sounddevice", module)
 
 
@@ -413,6 +471,10 @@ def test_no_microphone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     plug_in(monkeypatch, check)
     assert called("talk", "--mic") == 1
     assert "No microphone can be used: Error querying device -1" in words(capsys.readouterr().err)
+    plug_in(monkeypatch)
+    sys.modules["sounddevice"].check_output_settings = check
+    assert called("talk", "--mic") == 1
+    assert "No loudspeaker can be used: Error querying device -1" in words(capsys.readouterr().err)
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert called("talk", "--mic") == 1
     assert "needs the extra: pip install 'rasa-spoken-intents[mic]'" in words(capsys.readouterr().err)

@@ -1,6 +1,7 @@
 """The client against servers that play a script; with a real one it is tested in test_voice_channel.py."""
 
 import asyncio
+import base64
 import socket
 from contextlib import asynccontextmanager, suppress
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List
@@ -10,7 +11,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from spoken_intents import client as client_module
-from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16
 from spoken_intents.client import INBOX_MESSAGES, PACKET_SAMPLES, Message, VoiceClient, end_of_speech
 from spoken_intents.errors import ProtocolError, SpokenIntentsError
 
@@ -71,8 +72,8 @@ def by_text(*answers: List[Message], pause_s: float = 0.0) -> Handler:
 
     async def handler(websocket: web.WebSocketResponse) -> None:
         left = iter([[], *answers])  # the handshake has no answer
-        async for _ in websocket:
-            for message in next(left, []):
+        async for received in websocket:
+            for message in next(left, []) if "marker" not in received.data else []:
                 await websocket.send_json(message)
                 await asyncio.sleep(pause_s)
 
@@ -297,6 +298,75 @@ def test_messages_that_nobody_reads_do_not_pile_up() -> None:
     kept = with_client(handler, use, on_message=seen.append)
     assert len(kept) == INBOX_MESSAGES - 1, "and the hanging up"
     assert kept[-1] == {"response": str(INBOX_MESSAGES + 99)}
+
+
+def spoken(samples: np.ndarray) -> Message:
+    return {"audio": base64.b64encode(float_to_pcm16(samples)).decode()}
+
+
+def marks_after(*messages: Message, **kwargs: Any) -> List[str]:
+    """What the client says of the marks in `messages`, until the server hangs up."""
+    marks: List[str] = []
+
+    async def handler(websocket: web.WebSocketResponse) -> None:
+        for message in messages:
+            await websocket.send_json(message)
+        async for received in websocket:
+            if received.type is WSMsgType.TEXT and "marker" in received.json():
+                marks.append(received.json()["marker"])
+                break
+        await websocket.close()
+
+    async def use(client: VoiceClient) -> None:
+        async for _ in client.messages():
+            pass
+
+    with_client(handler, use, **kwargs)
+    return marks
+
+
+def test_without_a_loudspeaker_everything_is_played_at_once() -> None:
+    assert marks_after(spoken(np.ones(10)), {"marker": "1"}, {"marker": "2", "final": True}) == ["2"]
+
+
+def test_a_loudspeaker_says_when_it_was_played_and_drops_what_is_interrupted() -> None:
+    happened: List[Any] = []
+
+    class Loudspeaker:
+        def play(self, samples: np.ndarray) -> None:
+            happened.append(round(float(samples.max()), 2))
+
+        def clear(self) -> None:
+            happened.append("clear")
+
+        def then(self, played: Callable[[], None]) -> None:
+            happened.append("then")
+            if happened.count("then") == 2:  # the first was never played to its end
+                played()
+
+    loud = [spoken(np.full(10, level)) for level in (0.1, 0.2)]
+    marks = marks_after(
+        loud[0],
+        {"marker": "1", "final": True},
+        {"interruptPlayback": True},
+        loud[1],
+        {"marker": "2", "final": True},
+        output=Loudspeaker(),
+    )
+    assert happened == [0.1, "then", "clear", 0.2, "then"] and marks == ["2"]
+
+
+def test_speech_belongs_to_its_answer() -> None:
+    loud = [spoken(np.full(10, level)) for level in (0.1, 0.2)]
+    answers = by_text([*loud, *turn("One")], turn("Two"), [{"trace_event": "ignored"}, {"hangup": True}, *turn("Three")])
+
+    async def use(client: VoiceClient) -> List[Any]:
+        return [await client.type(text) for text in ("a", "b", "c")]
+
+    one, two, three = with_client(answers, use)
+    np.testing.assert_allclose(one.speech, [0.1] * 10 + [0.2] * 10, atol=1e-4)
+    assert [answer.texts for answer in (one, two, three)] == [["One"], ["Two"], ["Three"]] and len(two.speech) == 0
+    assert three.messages == [{"response": "Three"}]
 
 
 def test_nobody_listens() -> None:

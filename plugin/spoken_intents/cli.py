@@ -5,17 +5,20 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import List, Optional
 
+import numpy as np
 import typer
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 from spoken_intents.audio import SAMPLE_RATE, read_audio
-from spoken_intents.client import DEFAULT_URL, PACKET_SAMPLES, Message, VoiceClient
+from spoken_intents.client import DEFAULT_URL, Message, VoiceClient
 from spoken_intents.errors import ConfigError, ProtocolError, SpokenIntentsError
 from spoken_intents.features import MAX_SAMPLES
+from spoken_intents.microphone import Loudspeaker, Microphone, load_sounddevice
 from spoken_intents.recognizer import Recognizer
 from spoken_intents_training.cli import typed as training
 from spoken_intents_training.cli_measure import MODEL
@@ -92,42 +95,51 @@ async def _talk_by_files(files: List[Path], url: str, sender: str) -> None:
 
 
 async def _talk_by_mic(url: str, sender: str) -> None:
-    sounddevice = _sounddevice()
-    loop = asyncio.get_running_loop()
-    blocks: "asyncio.Queue[Any]" = asyncio.Queue()
+    sounddevice = load_sounddevice()
+    state = _State()
+    with Loudspeaker(sounddevice) as loudspeaker, Microphone(sounddevice) as microphone:
 
-    def recorded(block: Any, count: int, clock: Any, status: Any) -> None:
-        loop.call_soon_threadsafe(blocks.put_nowait, block[:, 0].copy())
+        async def send() -> None:
+            while True:
+                block = await microphone.block()
+                await client.send_audio(block)
+                live.update(state.line(block, loudspeaker.playing))
 
-    async def send() -> None:
-        while True:
-            await client.send_audio(await blocks.get())
-
-    async with VoiceClient(url, sender=sender) as client:
-        with sounddevice.InputStream(SAMPLE_RATE, PACKET_SAMPLES, channels=1, dtype="float32", callback=recorded):
-            console.print("Speak. Ctrl-C hangs up.")
-            sending = asyncio.create_task(send())
-            try:
-                async for message in client.messages():
-                    _print_message(message)
-            finally:
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)  # what broke the line, `messages` has said
+        async with VoiceClient(url, sender=sender, output=loudspeaker) as client:
+            console.print("Speak; you may interrupt. A headset keeps the bot from hearing itself. Ctrl-C hangs up.")
+            with Live(console=console, refresh_per_second=10, transient=True) as live:
+                sending = asyncio.create_task(send())
+                try:
+                    async for message in client.messages():
+                        state.follow(message)
+                        _print_message(message)
+                        if message.get("hangup"):
+                            return
+                finally:
+                    sending.cancel()
+                    await asyncio.gather(sending, return_exceptions=True)  # what broke the line, `messages` has said
     raise ProtocolError("closed", "The server hung up.")
 
 
-def _sounddevice() -> Any:
-    try:
-        import sounddevice
-    except ImportError:
-        raise ConfigError("--mic needs the extra: pip install 'rasa-spoken-intents[mic]'.") from None
-    except OSError:
-        raise ConfigError("--mic needs the system's PortAudio library (Debian and Ubuntu: apt install libportaudio2).") from None
-    try:
-        sounddevice.check_input_settings(samplerate=SAMPLE_RATE, channels=1)
-    except (sounddevice.PortAudioError, ValueError) as error:
-        raise ConfigError(f"No microphone can be used: {error}") from None
-    return sounddevice
+class _State:
+    """One line that says what is going on."""
+
+    WORDS = {"user_speaking_start": "you speak", "user_speaking_end": "heard", "transcript": "thinking"}
+
+    def __init__(self) -> None:
+        self._said = "listening"
+
+    def follow(self, message: Message) -> None:
+        if message.get("final") or message.get("trace_event") in ("non_speech", "ignored"):
+            self._said = "listening"
+        else:
+            self._said = self.WORDS.get(message.get("trace_event", ""), self._said)
+
+    def line(self, block: np.ndarray, bot_speaks: bool) -> str:
+        """Shown while `block` (float32) is heard."""
+        level = 20 * np.log10(float(np.sqrt(np.mean(np.square(block)))) + 1e-6)
+        said = "the bot speaks" if bot_speaks and self._said == "listening" else self._said
+        return f"[cyan]{'▮' * max(0, min(20, round((level + 60) / 2.5))):<20}[/] [dim]{said}[/]"
 
 
 def _print_message(message: Message) -> None:

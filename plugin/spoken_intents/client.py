@@ -1,16 +1,17 @@
 """A caller of the voice channel: streams audio in real time and gathers what comes back. aiohttp only."""
 
 import asyncio
+import base64
 import itertools
 import json
 import time
 from dataclasses import dataclass, field
-from typing import Any, AsyncIterator, Callable, Dict, List, Optional
+from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Protocol
 
 import aiohttp
 import numpy as np
 
-from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16
+from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16, pcm16_to_float
 from spoken_intents.errors import ProtocolError, SpokenIntentsError
 
 PACKET_SAMPLES = SAMPLE_RATE // 50  # 20 ms, as a telephone sends
@@ -28,6 +29,7 @@ class Answer:
     Attributes:
         heard: The transcript event (intent, confidence, intent_ranking); None for typed turns.
         messages: The bot's messages, in order.
+        speech: What the bot said as samples (float32, 16 kHz); none where it does not speak.
         latency: The server's figures, in milliseconds.
         answered_after_ms: From the end of speech (or of typing) to the bot's first message, by our clock;
             None when the bot said nothing, and in a recording of several turns.
@@ -36,6 +38,7 @@ class Answer:
 
     heard: Optional[Message] = None
     messages: List[Message] = field(default_factory=list)
+    speech: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     latency: Dict[str, float] = field(default_factory=dict)
     answered_after_ms: Optional[float] = None
     error: Optional[ProtocolError] = None
@@ -46,6 +49,14 @@ class Answer:
         return [message["response"] for message in self.messages if "response" in message]
 
 
+class Output(Protocol):
+    """Where the bot is heard: `microphone.Loudspeaker`."""
+
+    def play(self, samples: np.ndarray) -> None: ...
+    def then(self, played: Callable[[], None]) -> None: ...
+    def clear(self) -> None: ...
+
+
 class VoiceClient:
     """One call. Use as an async context manager; one method at a time, but for `send_audio` beside `messages`.
 
@@ -53,6 +64,7 @@ class VoiceClient:
         url: Of the voice WebSocket.
         on_message: Called with every message of the server as it comes.
         sender: The conversation to go on with; a new one when left out.
+        output: What plays the bot's speech; None: the server is told at once that it was played.
 
     Raises:
         SpokenIntentsError: Nobody listens at `url`.
@@ -60,9 +72,14 @@ class VoiceClient:
     """
 
     def __init__(
-        self, url: str = DEFAULT_URL, on_message: Callable[[Message], None] = lambda message: None, sender: str = ""
+        self,
+        url: str = DEFAULT_URL,
+        on_message: Callable[[Message], None] = lambda message: None,
+        sender: str = "",
+        output: Optional[Output] = None,
     ) -> None:
         self._url = url
+        self._output = output
         self._on_message = on_message
         self._sender = sender
         self._inbox: "asyncio.Queue[Optional[Message]]" = asyncio.Queue(INBOX_MESSAGES)
@@ -77,6 +94,7 @@ class VoiceClient:
             raise SpokenIntentsError(
                 f"Nobody answers at {self._url} ({error}). Is `rasa run` up, with the voice channel?"
             ) from None
+        self._echoes: "set[asyncio.Future[None]]" = set()
         self._reader = asyncio.create_task(self._read())
         handshake: Message = {"sample_rate": SAMPLE_RATE}
         if self._sender:
@@ -90,7 +108,7 @@ class VoiceClient:
 
     async def __aexit__(self, *error: Any) -> None:
         await self._socket.close()
-        await self._reader
+        await asyncio.gather(self._reader, *self._echoes)
         await self._http.close()
 
     async def say(self, samples: np.ndarray, patience_s: float = 10.0) -> Optional[Answer]:
@@ -101,7 +119,7 @@ class VoiceClient:
             for `patience_s` after the end of the samples.
         """
         began = time.perf_counter()
-        answers = await self._play(samples, patience_s, began, began + end_of_speech(samples) / SAMPLE_RATE)
+        answers = await self._say(samples, patience_s, began, began + end_of_speech(samples) / SAMPLE_RATE)
         return _first(answers)
 
     async def play(self, samples: np.ndarray, patience_s: float = 10.0) -> List[Answer]:
@@ -111,7 +129,7 @@ class VoiceClient:
             An answer for each turn, in order; one that failed has its `error`. Empty when nothing was taken for speech.
             What is still not answered when the server sent nothing for `patience_s` is left out.
         """
-        return await self._play(samples, patience_s, time.perf_counter(), None)
+        return await self._say(samples, patience_s, time.perf_counter(), None)
 
     async def type(self, text: str, patience_s: float = 10.0) -> Optional[Answer]:
         """Sends a typed turn, or a button's payload (begins with /), and waits for its answer."""
@@ -139,7 +157,7 @@ class VoiceClient:
                 return
             yield message
 
-    async def _play(self, samples: np.ndarray, patience_s: float, began: float, one_ends_at: Optional[float]) -> List[Answer]:
+    async def _say(self, samples: np.ndarray, patience_s: float, began: float, one_ends_at: Optional[float]) -> List[Answer]:
         self._forget()
         line = asyncio.create_task(self._stream(samples, began))
         try:
@@ -187,14 +205,16 @@ class VoiceClient:
                 pending += 1
             elif event == "transcript":
                 answer.heard = message
-            elif event == "non_speech":
+            elif event in ("non_speech", "ignored"):
                 pending = max(0, pending - 1)
+            elif "audio" in message:
+                answer.speech = np.concatenate([answer.speech, _samples_in(message)])
             elif message.get("final"):
                 pending = max(0, pending - 1)
                 answer.latency = message.get("latency", {})
                 answers.append(answer)
                 answer = Answer()
-            elif event is None and "marker" not in message:
+            elif event is None and not {"marker", "interruptPlayback", "hangup"} & set(message):
                 if not answer.messages and one_ends_at is not None and last_at >= one_ends_at:
                     answer.answered_after_ms = (last_at - one_ends_at) * 1000
                 answer.messages.append(message)
@@ -217,6 +237,29 @@ class VoiceClient:
             self._keep(None)  # whoever asks again is told again
             raise self._hung_up()
         return message
+
+    async def _play_back(self, message: Message) -> None:
+        output = self._output
+        if "audio" in message and output is not None:
+            output.play(_samples_in(message))
+        elif message.get("interruptPlayback") and output is not None:
+            output.clear()
+        elif message.get("final"):
+            if output is None:
+                await self._echo(message["marker"])
+            else:
+                output.then(lambda: self._echo_soon(message["marker"]))
+
+    async def _echo(self, marker: str) -> None:
+        try:
+            await self._socket.send_str(json.dumps({"marker": marker}))
+        except (ConnectionError, aiohttp.ClientError):
+            pass  # the reader is told so, too
+
+    def _echo_soon(self, marker: str) -> None:
+        task = asyncio.ensure_future(self._echo(marker))
+        self._echoes.add(task)
+        task.add_done_callback(self._echoes.discard)
 
     def _forget(self) -> None:
         """What came before a turn is no answer to it."""
@@ -243,6 +286,7 @@ class VoiceClient:
                         self._refusal = _error_in(message)
                     self._on_message(message)
                     self._keep(message)
+                    await self._play_back(message)
         except ProtocolError as error:
             self._refusal = error
             await self._socket.close()
@@ -265,6 +309,10 @@ def _parsed(text: str) -> Message:
     if not isinstance(message, dict):
         raise ProtocolError("bad_json", f"The server sent {text[:80]!r}, which is no JSON object. Is this a voice channel?")
     return message
+
+
+def _samples_in(message: Message) -> np.ndarray:
+    return pcm16_to_float(base64.b64decode(message["audio"]))
 
 
 def _error_in(message: Message) -> ProtocolError:
