@@ -19,6 +19,19 @@ from spoken_intents_training.dataset import Clip, read_clips
 SHARED = ROOT.parent / "shared"
 INTENTS = ("greet", "goodbye", "affirm", "deny")  # of `rasa init`, for which there are clips
 CLIPS = 30  # an intent
+# What a bot of `rasa init` has nothing of: an announcement to be heard to its end, keys, hanging up.
+CONVERSATION = """
+intents: [announce, dtmf, hang_up]
+entities: [digits]
+responses:
+  utter_announce: [{text: "This call is recorded for as long as it lasts, and kept for ninety days.", metadata: {barge_in: false}}]
+  utter_keys: [{text: "Keys."}]
+  utter_hang_up: [{text: "Good night.", custom: {hangup: true}}]
+rules:
+- {rule: announce, steps: [{intent: announce}, {action: utter_announce}]}
+- {rule: keys, steps: [{intent: dtmf}, {action: utter_keys}]}
+- {rule: hang up, steps: [{intent: hang_up}, {action: utter_hang_up}]}
+"""
 
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
@@ -114,6 +127,7 @@ def spoken_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (project / "credentials.yml").write_text(yaml.safe_dump({"rest": None, **voice}))
     spoken = yaml.safe_load(blocks["data/spoken.yml"])
+    spoken.update(yaml.safe_load(CONVERSATION))
     spoken["nlu"] = [{"intent": intent, "examples": add_clips(project, intent)} for intent in INTENTS]
     (project / "data/spoken.yml").write_text(yaml.safe_dump(spoken))
     run_rasa(project, "train", log="train.log")

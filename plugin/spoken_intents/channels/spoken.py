@@ -169,6 +169,9 @@ class SpokenOutput(OutputChannel):
 
     async def send_custom_json(self, recipient_id: str, json_message: Dict[str, Any], **kwargs: Any) -> None:
         """Whatever the assistant's author put there; ``hangup: true`` ends the call once all is said."""
-        await self._say({"custom": json_message})
-        if isinstance(json_message, dict) and json_message.get("hangup") is True:
+        hangs_up = isinstance(json_message, dict) and json_message.get("hangup") is True
+        custom = {name: value for name, value in json_message.items() if name != "hangup"} if hangs_up else json_message
+        if custom:
+            await self._say({"custom": custom})
+        if hangs_up:
             self._call.session.hang_up()
