@@ -1,6 +1,7 @@
 """Who speaks when: turn ends, interruptions, silences, keys and hanging up, with a scripted recognizer, voice and Rasa."""
 
 import asyncio
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +15,7 @@ from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import ConfigError
 from spoken_intents.recognizer import Recognition
 from spoken_intents.session import SessionSettings, SpokenSession
+from spoken_intents.speech import Speech, SpeechSettings
 from spoken_intents.turns import Interruption, Turn
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -155,6 +157,18 @@ def test_an_answer_that_was_there_before_the_end_is_counted(workers: ThreadPoolE
     assert [turn.ahead for turn in bot.turns] == [True, False]
     assert bot.heard("ahead") == ["intent_1"]
     assert bot.turns[0].record()["ahead"] is True
+
+
+def test_ten_minutes_without_a_breath_are_many_turns_and_nothing_is_lost(workers: ThreadPoolExecutor) -> None:
+    line = np.full(600 * SAMPLE_RATE, 0.6, dtype=np.float32)
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(line)
+        await session.finish()
+
+    heard = [turn.utterance for turn in converse(scenario, Bot({}), workers).turns if turn.utterance]
+    assert len(heard) == 30 and all(utterance.reason == "max_duration" for utterance in heard[:-1])
+    assert sum(len(utterance.samples) for utterance in heard) == len(line)
 
 
 # ---------------------------------------------------------------- interruptions
@@ -335,6 +349,45 @@ def test_where_nothing_is_spoken_nothing_is_played(workers: ThreadPoolExecutor) 
     bot = Bot({"one": "A long answer."})
     asyncio.run(main())
     assert bot.heard() == ["one", "two"] and bot.played_samples == 0 and bot.turns[1].interrupted is None
+
+
+class Failing:
+    """An engine that hangs, or raises, on everything but "Fine."."""
+
+    sample_rate, language = SAMPLE_RATE, "en"
+
+    def __init__(self, fail: Callable[[], Any]) -> None:
+        self._fail = fail
+
+    def synthesize(self, sentence: str) -> np.ndarray:
+        return np.ones(SAMPLE_RATE, dtype=np.float32) if sentence == "Fine." else self._fail()
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_a_voice_that_fails_costs_no_turn(workers: ThreadPoolExecutor, hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """What hangs is left alone until it is through; then the voice is back."""
+    release = threading.Event()
+
+    def fail() -> Any:
+        if not hangs:
+            raise RuntimeError("no such phoneme")
+        assert release.wait(PATIENCE_S)
+        return np.zeros(0, dtype=np.float32)
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.type("one")
+        await session.type("two")
+        await until(lambda: len(bot.turns) == 2)
+        release.set()
+        await until(lambda: speech._hanging is None or speech._hanging.done())
+        await session.type("three")
+        await until(lambda: len(bot.turns) == 3)
+
+    speech = Speech(Failing(fail), "failing", SpeechSettings(speech_timeout_ms=100, speech_cache_mb=0))
+    bot = converse(scenario, Bot({"one": "Broken.", "two": "Broken.", "three": "Fine."}), workers, speech=speech)
+    speech.close()
+    assert bot.failures == [] and bot.played_samples == SAMPLE_RATE
+    assert "is not spoken" in caplog.text
 
 
 # ---------------------------------------------------------------- silence

@@ -20,6 +20,8 @@ from typing import Iterable, List, NamedTuple, Optional, Protocol, Tuple, Union
 
 import numpy as np
 
+from spoken_intents import keys
+from spoken_intents.ahead import Ahead, Answer
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.config import require
 from spoken_intents.recognizer import Recognition, Recognizer
@@ -38,7 +40,6 @@ from spoken_intents.speech import Speech
 from spoken_intents.turns import (
     Backchannel,
     Happening,
-    HeardAhead,
     NotSpeech,
     Silence,
     Turn,
@@ -51,8 +52,7 @@ from spoken_intents.utterances import LiveUtterance, hand_off
 logger = logging.getLogger(__name__)
 
 QUEUED_TURNS = 8  # a caller who is further ahead than this is not read until the bot has caught up
-MAX_DIGITS = 32  # keys of one turn
-SILENCE, DTMF = "silence", "dtmf"  # the intents, where the domain has them
+SILENCE = "silence"  # the intent, where the domain has it
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class SessionSettings(SegmenterSettings):
             f"silence_timeout_ms takes 0 or 1000 to 600000, got {self.silence_timeout_ms}.",
         )
         require(1 <= self.max_silences <= 100, f"max_silences takes 1 to 100, got {self.max_silences}.")
-        require(0 <= self.dtmf_length <= MAX_DIGITS, f"dtmf_length takes 0 to {MAX_DIGITS}, got {self.dtmf_length}.")
+        require(0 <= self.dtmf_length <= keys.MAX_KEYS, f"dtmf_length takes 0 to {keys.MAX_KEYS}, got {self.dtmf_length}.")
         require(200 <= self.dtmf_pause_ms <= 60_000, f"dtmf_pause_ms takes 200 to 60000, got {self.dtmf_pause_ms}.")
 
 
@@ -131,7 +131,7 @@ class _Heard(NamedTuple):
     """An utterance, and what was known when it ended."""
 
     utterance: Utterance
-    ahead: "Optional[asyncio.Future[Recognition]]"  # of the utterance, classified while its caller was silent
+    ahead: Answer  # classified while its caller was silent
     over_bot: bool  # it began while the bot spoke
     sustained: bool
 
@@ -165,13 +165,11 @@ class SpokenSession:
         self._speaker = Speaker(line, lambda: self._segmenter.now, speech)
         self._queue: "asyncio.Queue[tuple[_Item, float]]" = asyncio.Queue(QUEUED_TURNS)
         self._unanswered = 0  # turns queued, and the one that Rasa has
-        self._ahead: "Optional[asyncio.Future[Recognition]]" = None
-        self._ahead_at = 0  # the end of speech, in samples, that `_ahead` belongs to
-        self._ahead_told = False
+        self._ahead = Ahead(workers)
         self._over_bot = self._sustained = False  # of the utterance under way
         self._active_at = 0  # when anybody last did anything, in samples
         self._silences = 0  # in a row
-        self._digits, self._keyed_at = "", 0
+        self._keys = keys.Keys(settings.dtmf_length, settings.dtmf_pause_ms * SAMPLE_RATE // 1000)
         self._said: List[str] = []  # since the last turn
         self._last: Optional[Turn] = None  # whose playback is not over
         self._closing = self._hanging_up = self._hung_up = False
@@ -182,28 +180,24 @@ class SpokenSession:
     async def hear(self, samples: np.ndarray) -> None:
         """Takes audio (float32, 16 kHz). Waits while the bot is too far behind."""
         await self._handle(self._segmenter.push(samples))
-        await self._tell_ahead()
+        news = self._ahead.news()
+        if news is not None:
+            await self._line.tell(news)
         await self._watch()
 
     async def commit(self) -> None:
         """Ends what is under way now (push-to-talk, keys); without any, does nothing."""
         await self._handle(self._segmenter.flush("commit"))
-        await self._end_keys()
+        await self._put_keys(self._keys.end())
 
     async def type(self, text: str) -> None:
         """Takes a typed turn or a button's payload."""
         self._silences = 0
         await self._put(text)
 
-    async def dtmf(self, keys: str) -> None:
+    async def dtmf(self, pressed: str) -> None:
         """Takes keys of a telephone, which are one turn together: up to ``#``, `dtmf_length` of them, or a pause."""
-        for key in keys:
-            if key == "#":
-                await self._end_keys()
-                continue
-            self._digits, self._keyed_at = self._digits + key, self._segmenter.now
-            if len(self._digits) == (self._settings.dtmf_length or MAX_DIGITS):
-                await self._end_keys()
+        await self._put_keys(self._keys.press(pressed, self._segmenter.now))
 
     async def played(self, mark: str) -> None:
         """The caller's side has played everything up to the mark."""
@@ -213,7 +207,7 @@ class SpokenSession:
     async def finish(self) -> None:
         """Ends the audio and waits until every turn is answered."""
         await self._handle(self._segmenter.flush())
-        await self._end_keys()
+        await self._put_keys(self._keys.end())
         await self._put(None)
         await asyncio.shield(self._worker)  # whoever waits here may be cancelled; Rasa's turn may not
         await self._speaker.close()
@@ -221,8 +215,7 @@ class SpokenSession:
     async def close(self) -> None:
         """Lets the turn that Rasa already has end; cancels everything else."""
         self._closing = True
-        if self._ahead is not None:
-            self._ahead.cancel()
+        self._ahead.cancel()
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put_nowait((None, 0.0))
@@ -263,58 +256,29 @@ class SpokenSession:
                     await self._speaker.hold()
             elif isinstance(event, SpeechPaused):
                 await self._line.tell(event)
-                self._classify_ahead(event)
+                self._ahead.begin(None if self._closing else self._assistant.recognizer(), event)
             elif isinstance(event, Undecided):
-                await self._settle(event)
+                # A late answer delays the turn's end, and changes nothing else.
+                recognition = await self._ahead.heard(event.at_sample)
+                if recognition is not None:
+                    self._segmenter.settle(self._settings.silence_for(recognition.complete))
             else:
                 await self._line.tell(event)
-                ahead, self._ahead = self._ahead, None
-                # An utterance that did not end in this pause holds other samples.
-                same = ahead is not None and self._ahead_at == event.speech_end_sample
-                await self._put(_Heard(event, ahead if same else None, self._over_bot, self._sustained))
-
-    def _classify_ahead(self, pause: SpeechPaused) -> None:
-        if self._ahead is not None:
-            self._ahead.cancel()  # speech went on; not begun yet, it is not begun at all
-            self._ahead = None
-        recognizer = self._assistant.recognizer()
-        if recognizer is not None and not self._closing:
-            self._ahead_at, self._ahead_told = pause.at_sample, False
-            self._ahead = asyncio.get_running_loop().run_in_executor(self._workers, recognizer.classify, pause.samples)
-
-    async def _settle(self, undecided: Undecided) -> None:
-        """Waits for the answer: late, it delays the turn's end, and changes nothing else."""
-        ahead = self._ahead
-        if ahead is None or self._ahead_at != undecided.at_sample:
-            return
-        await asyncio.wait({ahead})
-        if not ahead.cancelled() and ahead.exception() is None:
-            self._segmenter.settle(self._settings.silence_for(ahead.result().complete))
-
-    async def _tell_ahead(self) -> None:
-        ahead = self._ahead
-        if ahead is not None and not self._ahead_told and ahead.done():
-            self._ahead_told = True
-            if not ahead.cancelled() and ahead.exception() is None:
-                await self._line.tell(HeardAhead(self._ahead_at, ahead.result()))
+                await self._put(_Heard(event, self._ahead.take(event), self._over_bot, self._sustained))
 
     async def _put(self, item: _Item) -> None:
         if not self._closing:
             self._unanswered += 1
             await self._queue.put((item, time.perf_counter()))
 
-    async def _end_keys(self) -> None:
-        keys, self._digits = self._digits, ""
-        if keys:
-            self._silences = 0
-            known = self._assistant.has_intent(DTMF)
-            await self._put(f"/{DTMF}{json.dumps({'digits': keys})}" if known else keys)
+    async def _put_keys(self, turns: List[str]) -> None:
+        for pressed in turns:
+            await self.type(keys.payload(pressed) if self._assistant.has_intent(keys.INTENT) else pressed)
 
     async def _watch(self) -> None:
         """What is due because time has passed."""
         now = self._segmenter.now
-        if self._digits and now - self._keyed_at >= self._settings.dtmf_pause_ms * SAMPLE_RATE // 1000:
-            await self._end_keys()
+        await self._put_keys(self._keys.due(now))
         if self._unanswered or self._speaker.playing:
             self._active_at = now
             return
@@ -323,7 +287,7 @@ class SpokenSession:
             if not self._hung_up and not self._closing:
                 self._hung_up = True
                 await self._line.hang_up()
-        elif self._segmenter.speaking or self._digits:
+        elif self._segmenter.speaking or self._keys.waiting:
             self._active_at = now
         elif 0 < self._settings.silence_timeout_ms * SAMPLE_RATE // 1000 <= now - self._active_at:
             self._active_at = now
@@ -417,7 +381,7 @@ class SpokenSession:
         unsure = recognition.confidence < self._settings.interruption_confidence
         return recognition.intent in self._settings.backchannel_intents or (unsure and not heard.sustained)
 
-    async def _recognize(self, utterance: Utterance, ahead: "Optional[asyncio.Future[Recognition]]") -> Optional[Recognition]:
+    async def _recognize(self, utterance: Utterance, ahead: Answer) -> Optional[Recognition]:
         """In a thread: the event loop never waits for a model. None when the Rasa model has no recognizer."""
         recognizer = self._assistant.recognizer()
         if recognizer is None:

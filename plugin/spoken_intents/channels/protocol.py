@@ -11,12 +11,13 @@ import numpy as np
 
 from spoken_intents.audio import pcm16_to_float
 from spoken_intents.errors import AudioError, ProtocolError
+from spoken_intents.keys import MAX_KEYS
 from spoken_intents.utterances import is_audio_reference
 
 SAMPLE_RATES = (8_000, 16_000, 24_000, 44_100, 48_000)
 MAX_SENDER = 200  # characters of a conversation's name
 MAX_TEXT = 1_000  # characters of a typed turn
-KEYS, MAX_KEYS = frozenset("0123456789*#ABCD"), 32
+KEYS = frozenset("0123456789*#ABCD")
 KNOWN = "audio, text, payload, commit (true), dtmf, speech (started, completed), marker"
 
 

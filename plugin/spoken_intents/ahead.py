@@ -1,0 +1,61 @@
+"""Classifying in advance: what was said is heard in the silence that has to be waited for anyway."""
+
+import asyncio
+from concurrent.futures import Executor
+from typing import Optional
+
+from spoken_intents.recognizer import Recognition, Recognizer
+from spoken_intents.segmenter import SpeechPaused, Utterance
+from spoken_intents.turns import HeardAhead
+
+Answer = Optional["asyncio.Future[Recognition]"]
+
+
+class Ahead:
+    """The answer to the latest pause of one caller, made in a thread of `workers`; used from one event loop.
+
+    An answer belongs to the sample where its pause began: it counts for nothing else.
+    """
+
+    def __init__(self, workers: Executor) -> None:
+        self._workers = workers
+        self._answer: Answer = None
+        self._at_sample = 0
+        self._told = False
+
+    def begin(self, recognizer: Optional[Recognizer], pause: SpeechPaused) -> None:
+        """Has `recognizer` hear what was said up to `pause`, instead of what was said up to the one before."""
+        self.cancel()
+        if recognizer is not None:
+            self._at_sample, self._told = pause.at_sample, False
+            self._answer = asyncio.get_running_loop().run_in_executor(self._workers, recognizer.classify, pause.samples)
+
+    def cancel(self) -> None:
+        """Speech went on, or nobody listens any more: what is not begun yet is not begun at all."""
+        if self._answer is not None:
+            self._answer.cancel()
+            self._answer = None
+
+    async def heard(self, at_sample: int) -> Optional[Recognition]:
+        """Waits for the answer to the pause since `at_sample`; None when there is none, or the model failed."""
+        if self._answer is None or self._at_sample != at_sample:
+            return None
+        await asyncio.wait({self._answer})
+        return _result(self._answer)
+
+    def news(self) -> Optional[HeardAhead]:
+        """The answer, once, as soon as it is there."""
+        if self._answer is None or self._told or not self._answer.done():
+            return None
+        self._told = True
+        recognition = _result(self._answer)
+        return None if recognition is None else HeardAhead(self._at_sample, recognition)
+
+    def take(self, utterance: Utterance) -> Answer:
+        """The answer for `utterance`, if it ended in the pause: another one holds other samples."""
+        answer, self._answer = self._answer, None
+        return answer if answer is not None and self._at_sample == utterance.speech_end_sample else None
+
+
+def _result(answer: "asyncio.Future[Recognition]") -> Optional[Recognition]:
+    return None if answer.cancelled() or answer.exception() is not None else answer.result()
