@@ -50,7 +50,8 @@ def model_card(described: Dict[str, Any]) -> str:
         "",
         f"On {parity['n']} clips the ONNX graph's logits differ from PyTorch's by at most {parity['fp32_max_difference']:.1e}, and "
         f"int8 hears the same as fp32 in {parity['int8_same_first_label']}; fp32 hears {parity['fp32_right']} right, int8 "
-        f"{parity['int8_right']}. `spoken-intents evaluate` measures more: confusions, "
+        f"{parity['int8_right']}. Where int8 is served, clips of which it cannot tell the two best labels apart (logits closer "
+        f"than {parity['int8_margin_error']:.2f}) are heard again in fp32. `spoken-intents evaluate` measures more: confusions, "
         "calibration, noise, telephone.",
         "",
         "## Intents",

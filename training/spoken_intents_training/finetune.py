@@ -27,7 +27,6 @@ from spoken_intents_training.sources import file_digest, files_fingerprint
 
 logger = logging.getLogger(__name__)
 
-INT8_MAY_LOSE = 0.005  # of what it is compared on
 PARITY_CLIPS = 64  # at most; each is heard three times
 
 
@@ -154,13 +153,6 @@ def _tell_what_was_heard(described: Dict[str, Any], seconds: float) -> None:
         f"{_noises_rejected(metrics, where.split()[0])}. Took {seconds:.0f} s."
     )
     console.print(threshold_advice(described))
-    parity = described["parity"]
-    lost = parity["fp32_right"] - parity["int8_right"]
-    if lost > INT8_MAY_LOSE * parity["n"]:
-        console.print(
-            f"[yellow]The smaller graph (int8), which is served where the processor adds up int8 exactly, hears {lost} of "
-            f"{parity['n']} {where} clips less than the whole one (fp32).[/]"
-        )
 
 
 def explain(described: Dict[str, Any]) -> Files:
