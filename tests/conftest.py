@@ -127,7 +127,13 @@ def spoken_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (project / "credentials.yml").write_text(yaml.safe_dump({"rest": None, **voice}))
     spoken = yaml.safe_load(blocks["data/spoken.yml"])
-    spoken.update(yaml.safe_load(CONVERSATION))
+    conversation = yaml.safe_load(CONVERSATION)
+    spoken["rules"] = conversation.pop("rules")
+    domain = yaml.safe_load((project / "domain.yml").read_text())
+    domain["intents"] += conversation["intents"]
+    domain["entities"] = conversation["entities"]
+    domain["responses"].update(conversation["responses"])
+    (project / "domain.yml").write_text(yaml.safe_dump(domain))
     spoken["nlu"] = [{"intent": intent, "examples": add_clips(project, intent)} for intent in INTENTS]
     (project / "data/spoken.yml").write_text(yaml.safe_dump(spoken))
     run_rasa(project, "train", log="train.log")
