@@ -28,7 +28,7 @@ sys.path.append(str(HERE.parent / "scripts"))
 from assistant import Assistant
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
-THRESHOLD = typer.Option(0.34, help="Of the assistant's FallbackClassifier.")
+THRESHOLD = typer.Option(0.45, help="Of the assistant's FallbackClassifier.")
 FIGURES = ("endpoint_delay_ms", "asr_latency_ms", "first_response_latency_ms", "tts_first_byte_latency_ms")
 SHORTEST_SAMPLES = SAMPLE_RATE // 10  # of marked speech in an utterance, for it to be somebody's
 
