@@ -1,6 +1,7 @@
 """The voice channel's page for browsers: the files of ``spoken_intents/page``, as they are."""
 
 from pathlib import Path
+from typing import Dict
 
 from sanic import Blueprint
 from sanic.exceptions import NotFound
@@ -23,7 +24,7 @@ HEADERS = {
 }
 
 
-def page_files() -> "dict[str, Path]":
+def page_files() -> Dict[str, Path]:
     """The page's files by name: nothing else is ever served."""
     return {path.name: path for path in sorted(PAGE.iterdir()) if path.suffix in TYPES}
 

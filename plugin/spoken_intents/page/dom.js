@@ -38,7 +38,8 @@ export function duration(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`;
 }
 
-/** "98%". */
+/** "98%", "<1%". */
 export function percent(share) {
+  if (share > 0 && share < 0.005) return "<1%";
   return `${Math.round(share * 100)}%`;
 }

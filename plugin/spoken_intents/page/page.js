@@ -192,7 +192,6 @@ function reply({ title, payload }) {
 
 function send(text, how, shown) {
   openAudio();
-  at("log").scrollTop = at("log").scrollHeight;
   turns.typed(shown, how, call.state === "open");
   call.send(text.startsWith("/") ? { payload: text } : { text });
   show();
@@ -220,7 +219,7 @@ function replay(turn, button) {
 function received(message) {
   if (message.trace_event) (EVENTS[message.trace_event] ?? (() => {}))(message);
   else if (message.audio !== undefined) audio?.player.sound(message.audio);
-  else if (message.interruptPlayback) audio?.player.interrupt();
+  else if (message.interruptPlayback) turns.brokenOff(audio?.player.interrupt() ?? 0);
   else if (message.marker !== undefined) reached(message);
   else if (message.error?.code === "turn_failed") turns.failed(message.error);
   else if ("response" in message || "image" in message || "custom" in message) said(message);
@@ -331,6 +330,9 @@ function situation() {
 
 /** The button's label and the hint below it. */
 function instructions() {
+  if (["gone", "unable"].includes(situation()[0]) && audio?.microphone.isOpen) {
+    return [talk.mode === "press" ? "Hold to talk" : muted ? "Unmute" : "Mute", "Nobody hears you until the server is back."];
+  }
   if (talk.mode === "hands-free") {
     if (!audio?.microphone.isOpen) return ["Start talking", "Speak freely, in your own time."];
     return muted ? ["Unmute", "You are not heard."] : ["Mute", "Just speak. You may break in, too."];

@@ -14,11 +14,11 @@ export function phases(latency, turn, playedMs) {
       phase: "classify",
       label: "classification",
       ms: latency.asr_latency_ms,
-      note: turn.ahead ? "done ahead, in the pause" : null,
+      note: turn.ahead ? "ahead, in the pause" : null,
     },
     { phase: "dialogue", label: "dialogue", ms: latency.rasa_processing_latency_ms },
     firstSound !== undefined &&
-      first !== undefined && { phase: "synthesis", label: "synthesis until the first sound", ms: Math.max(0, firstSound - first) },
+      first !== undefined && { phase: "synthesis", label: "synthesis to the first sound", ms: Math.max(0, firstSound - first) },
     playedMs > 0 && { phase: "playback", label: "playback", ms: playedMs },
   ].filter((phase) => phase && Number.isFinite(phase.ms));
 }

@@ -5,6 +5,7 @@ import { Card } from "./card.js";
 import { duration, percent } from "./dom.js";
 
 const MOST_CARDS = 100;
+const NEAR_PX = 80; // so near its end the log follows what comes
 
 export class Turns {
   #list;
@@ -14,6 +15,7 @@ export class Turns {
   #typed = []; // sent, not yet answered
   #answering = null; // the turn whose answer is coming
   #finished = null; // the last one that was answered
+  #isAtEnd = true;
   #unplayed = new Map(); // final marker to turn, until it was played
 
   /** `onReply(button)`, `onReplay(turn, pressed)`, `onChange()` whenever somebody begins or ends to wait. */
@@ -21,6 +23,8 @@ export class Turns {
     this.#list = list;
     this.#log = log;
     this.#events = events;
+    new ResizeObserver(() => this.#follow()).observe(log);
+    log.addEventListener("scroll", () => (this.#isAtEnd = log.scrollHeight - log.clientHeight - log.scrollTop < NEAR_PX));
   }
 
   /** Somebody is speaking. */
@@ -40,6 +44,7 @@ export class Turns {
     const turn = Object.assign(this.#add("typed"), { isSent });
     turn.card.typed(text, how);
     this.#typed.push(turn);
+    this.#isAtEnd = true;
     this.#changed();
   }
 
@@ -104,7 +109,7 @@ export class Turns {
     if (told.start_ms === undefined && turn.endMs) Object.assign(turn.told, { start_ms: turn.startMs, speech_end_ms: turn.endMs });
     if (told.interrupted && this.#finished) this.#finished.card.note(brokenOff(told.interrupted));
     if (turn.card.state !== "failed") turn.card.state = "answered";
-    turn.card.time(latency, turn.told, 0);
+    turn.card.time(latency, turn.told, turn.heardMs);
     this.#unplayed.set(marker, turn);
     if (this.#unplayed.size > MOST_CARDS) this.#unplayed.delete(this.#unplayed.keys().next().value);
     this.#answering = null;
@@ -112,13 +117,18 @@ export class Turns {
     this.#changed();
   }
 
-  /** The final marker was played. */
+  /** The final marker was played; `heardMs` of the turn were heard since the last interruption. */
   played(marker, heardMs) {
     const turn = this.#unplayed.get(marker);
     if (!turn) return;
     this.#unplayed.delete(marker);
-    if (heardMs > 0) turn.card.time(turn.latency, turn.told, heardMs);
-    this.#changed();
+    this.#heardOf(turn, heardMs);
+  }
+
+  /** What the bot was saying was broken off after `heardMs`. */
+  brokenOff(heardMs) {
+    const turn = this.#unplayed.values().next().value ?? this.#answering;
+    if (turn) this.#heardOf(turn, heardMs);
   }
 
   /** There is a connection: what was typed before has gone out. */
@@ -149,6 +159,12 @@ export class Turns {
 
   // --------------------------------------------------
 
+  #heardOf(turn, heardMs) {
+    turn.heardMs += heardMs;
+    if (turn.latency && heardMs > 0) turn.card.time(turn.latency, turn.told, turn.heardMs);
+    this.#changed();
+  }
+
   /** The turn that the bot's messages are for: the one being answered, else the oldest typed one, else one of its own. */
   #present() {
     this.#answering ??= this.#typed.shift() ?? this.#add("bot");
@@ -161,7 +177,7 @@ export class Turns {
   }
 
   #add(kind) {
-    const turn = { answered: false };
+    const turn = { answered: false, heardMs: 0 };
     turn.card = new Card(kind, {
       onReply: (reply) => this.#events.onReply(reply),
       onReplay: (_, button) => this.#events.onReplay(turn, button),
@@ -171,12 +187,14 @@ export class Turns {
     return turn;
   }
 
-  /** Keeps the newest in sight, unless somebody has scrolled up to read. */
   #changed() {
     this.#events.onChange();
-    const log = this.#log;
-    const away = log.scrollHeight - log.clientHeight - log.scrollTop;
-    if (away < log.clientHeight / 2) log.scrollTop = log.scrollHeight;
+    this.#follow();
+  }
+
+  /** Keeps the newest in sight, unless somebody has scrolled up to read. */
+  #follow() {
+    if (this.#isAtEnd) this.#log.scrollTop = this.#log.scrollHeight;
   }
 }
 

@@ -1,8 +1,8 @@
 // The last seconds of what was sent, as bars in the colours of what the server hears in them. The server tells of speech
 // and pauses a moment later than they were, so colours are looked up by time at each drawing.
 
-const BAR_MS = 40;
-const BAR = { width: 3, gap: 2 };
+const BAR_MS = 60;
+const BAR = { width: 2, gap: 1.5 };
 const MOST_BARS = 1000;
 const MOST_MARKS = 300;
 const CALM_MS = 250; // between drawings when the person asked for less motion
