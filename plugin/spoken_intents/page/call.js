@@ -6,7 +6,7 @@ const STEADY_MS = 5000; // a connection that lasts so long was a good one: the n
 const ANSWER_MS = 8000; // how long the server may take to answer at all
 const MOST_UNSENT_BYTES = 2 ** 21; // twenty seconds: the line is dead, whatever the browser says
 const MOST_EARLY = 250; // chunks, five seconds
-const CLOSE = { refused: 4000, idle: 4408, noRecognizer: 4503 };
+const REFUSED = 4000; // close codes from here on
 
 /**
  * States, told to `onState(state, detail)`:
@@ -66,7 +66,7 @@ export class Call {
 
   /** Sends a message; one that nobody can take yet waits for the connection, which it asks for. */
   send(message) {
-    if (this.state === "open") return this.#socket.send(JSON.stringify(message));
+    if (this.#isOpen()) return this.#socket.send(JSON.stringify(message));
     this.#queue.push(message);
     this.open();
   }
@@ -74,7 +74,7 @@ export class Call {
   /** Sends a message that means something to this connection alone; without one it is forgotten. */
   tell(message) {
     if (this.state === "connecting") this.#early.push(JSON.stringify(message));
-    if (this.state === "open") this.#socket.send(JSON.stringify(message));
+    if (this.#isOpen()) this.#socket.send(JSON.stringify(message));
   }
 
   /** Sends samples; false when there is no connection that could take them. */
@@ -83,7 +83,7 @@ export class Call {
       this.#early.push(samples);
       return true;
     }
-    if (this.state !== "open") return false;
+    if (!this.#isOpen()) return false;
     if (this.#socket.bufferedAmount > MOST_UNSENT_BYTES) {
       this.#drop();
       this.#later("gone");
@@ -91,6 +91,11 @@ export class Call {
     }
     this.#socket.send(samples);
     return true;
+  }
+
+  /** A socket that is closing would complain. */
+  #isOpen() {
+    return this.state === "open" && this.#socket.readyState === WebSocket.OPEN;
   }
 
   async #status() {
@@ -132,24 +137,20 @@ export class Call {
 
   #received(data) {
     const message = JSON.parse(data);
-    if (message.error && message.error.code !== "turn_failed") this.#refusal = message.error.message;
+    if (message.error && message.error.code !== "turn_failed") this.#refusal = message.error;
     else if (message.hangup) this.#hungUp = true;
     this.#events.onMessage(message);
   }
 
   #closed(code, reason) {
     this.#forget();
-    if (this.#hungUp || code === CLOSE.idle) {
-      this.#wanted = false;
-      this.#become(this.#hungUp ? "ended" : "ready");
-    } else if (code === CLOSE.noRecognizer) {
-      this.#later("unable");
-    } else if (code >= CLOSE.refused) {
-      this.#wanted = false;
-      this.#become("refused", { message: this.#refusal ?? (reason || `WebSocket close code ${code}`) });
-    } else {
-      this.#later("gone");
-    }
+    const refusal = this.#refusal ?? (code >= REFUSED ? { code: reason, message: `${reason} (WebSocket close code ${code})` } : null);
+    if (refusal?.code === "no_recognizer") return this.#later("unable");
+    if (!this.#hungUp && !refusal) return this.#later("gone");
+    this.#wanted = false;
+    if (this.#hungUp) this.#become("ended");
+    else if (refusal.code === "idle") this.#become("ready"); // nobody said anything for a while: no reason for a message
+    else this.#become("refused", { message: refusal.message });
   }
 
   #drop() {

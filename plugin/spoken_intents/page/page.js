@@ -143,6 +143,7 @@ function endPress() {
   setTimeout(() => {
     if (talk.mode === "press" && !talk.isTalking && !heardSincePress && call.state === "open") {
       hint("Nothing was heard. Keep it pressed while you speak.");
+      show();
     }
   }, NOTHING_HEARD_MS);
   show();
