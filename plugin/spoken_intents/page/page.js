@@ -60,7 +60,7 @@ function openAudio() {
     const context = openContext();
     audio = {
       context,
-      player: new Player(context, { onMarker: played, onPlaying: playing, onSound: () => count("played") }),
+      player: new Player(context, { onMarker: played, onPlaying: playing, onHeard: heardOf }),
       recording: new Recording(context),
       microphone: new Microphone(context, microphoneChunk, (words) => {
         endTalking();
@@ -89,14 +89,28 @@ async function openMicrophone() {
   }
 }
 
-/** Hands-free, everything goes; what must not be heard goes as silence, because an utterance ends by it. */
+/**
+ * What must not be heard goes as silence: an utterance ends by it, and the server's clock is the audio that it gets. With
+ * press and talk it goes only while the bot speaks, so that the server knows how much of that was heard.
+ */
 function microphoneChunk(samples) {
-  const handsFree = talk.mode === "hands-free";
-  if (!handsFree && !talk.isTalking) return;
-  if (handsFree && (muted || replaying)) samples = new Int16Array(samples.length);
+  if (!isHeard()) {
+    if (talk.mode === "press" && !isPlaying) return;
+    samples = new Int16Array(samples.length);
+  }
   if (!call.sendAudio(samples)) return;
   audio.recording.push(samples);
   waveform.push(peak(samples), audio.recording.totalMs);
+}
+
+/** Whether what the microphone hears now is for the server. */
+function isHeard() {
+  if (talk.mode === "press") return talk.isTalking;
+  return !muted && !replaying && !(isPlaying && speaksItself()); // no browser keeps its own voice out of the microphone
+}
+
+function speaksItself() {
+  return call.speech === "browser" && "speechSynthesis" in window;
 }
 
 function playing(on) {
@@ -104,9 +118,13 @@ function playing(on) {
   show();
 }
 
-function played(marker, heardMs) {
+function played(marker) {
   call.tell({ marker });
-  turns.played(marker, heardMs);
+}
+
+function heardOf(turn, ms) {
+  count("played");
+  turns.heardOf(turn, ms);
 }
 
 /** For tests: how often something happened. */
@@ -132,6 +150,7 @@ async function pressToTalk(on) {
   heardSincePress = turns.isSpeaking;
   if (fresh && !(await openMicrophone())) return;
   call.open();
+  if (speaksItself()) audio.player.interrupt();
   audio.player.duck(talk.isTalking);
   show();
 }
@@ -193,6 +212,7 @@ function reply({ title, payload }) {
 
 function send(text, how, shown) {
   openAudio();
+  if (speaksItself()) audio.player.interrupt(); // whoever types has read it
   turns.typed(shown, how, call.state === "open");
   call.send(text.startsWith("/") ? { payload: text } : { text });
   show();
@@ -219,8 +239,8 @@ function replay(turn, button) {
 
 function received(message) {
   if (message.trace_event) (EVENTS[message.trace_event] ?? (() => {}))(message);
-  else if (message.audio !== undefined) audio?.player.sound(message.audio);
-  else if (message.interruptPlayback) turns.brokenOff(audio?.player.interrupt() ?? 0);
+  else if (message.audio !== undefined) audio?.player.sound(message.audio, turns.speaker);
+  else if (message.interruptPlayback) audio?.player.interrupt();
   else if (message.marker !== undefined) reached(message);
   else if (message.error?.code === "turn_failed") turns.failed(message.error);
   else if ("response" in message || "image" in message || "custom" in message) said(message);
@@ -257,14 +277,14 @@ const EVENTS = {
 function said(message) {
   turns.say(message);
   if (typeof message.response !== "string") return;
-  if (call.speech === "browser" && window.speechSynthesis) audio?.player.words(message.response, navigator.language);
+  if (speaksItself()) audio?.player.words(message.response, navigator.language, turns.speaker);
   if (call.speech === "none") aloud(`The bot: ${message.response}`);
 }
 
 function reached(message) {
   if (message.final) turns.finish(message);
-  if (audio) audio.player.marker(message.marker, Boolean(message.final));
-  else played(message.marker, 0);
+  if (audio) audio.player.marker(message.marker);
+  else played(message.marker);
 }
 
 function serverChanged(state, { seconds, message }) {
@@ -336,7 +356,8 @@ function instructions() {
   }
   if (talk.mode === "hands-free") {
     if (!audio?.microphone.isOpen) return ["Start talking", "Speak freely, in your own time."];
-    return muted ? ["Unmute", "You are not heard."] : ["Mute", "Just speak. You may break in, too."];
+    if (muted) return ["Unmute", "You are not heard."];
+    return ["Mute", speaksItself() ? "Just speak, when the bot is done." : "Just speak. You may break in, too."];
   }
   if (talk.isLatched) return ["Tap to send", "You are heard."];
   if (talk.isTalking) return ["Release to send", "You are heard."];

@@ -14,9 +14,8 @@ export class Player {
   #run; // of the sounds since the last interruption
   #line = []; // what is to be played and the markers between, in order
   #free = 0; // when the last sound in line ends, by the context's clock
-  #heardMs = 0; // of the present turn
 
-  /** `onMarker(id, heardMs)`, `onPlaying(bool)`, `onSound()` after each sound that was played to its end. */
+  /** `onMarker(id)`, `onPlaying(bool)`, `onHeard(owner, ms)` after each sound: how much of it was heard. */
   constructor(context, events) {
     this.#context = context;
     this.#events = events;
@@ -25,15 +24,15 @@ export class Player {
     this.#newRun();
   }
 
-  /** Base64 PCM at the context's rate, to be played after what came before. */
-  sound(base64) {
+  /** Base64 PCM at the context's rate, to be played after what came before. `owner`: whose sound, for `onHeard`. */
+  sound(base64, owner) {
     const samples = fromBase64(base64);
     if (!samples.length) return;
     const source = this.#context.createBufferSource();
     source.buffer = toBuffer(this.#context, samples);
     source.connect(this.#run);
     const at = Math.max(this.#free, this.#context.currentTime + LEAD_S);
-    const item = { source, at, ms: source.buffer.duration * 1000 };
+    const item = { source, owner, at, ms: source.buffer.duration * 1000 };
     source.onended = () => this.#ended(item, item.ms);
     this.#add(item);
     source.start(at);
@@ -41,10 +40,10 @@ export class Player {
   }
 
   /** Has the browser speak a text, for a server that leaves speaking to the page. */
-  words(text, language) {
+  words(text, language, owner) {
     const utterance = new SpeechSynthesisUtterance(text);
     if (language) utterance.lang = language;
-    const item = { utterance, at: null };
+    const item = { utterance, owner, at: null };
     utterance.onstart = () => (item.at = performance.now());
     utterance.onend = utterance.onerror = () => this.#ended(item, item.at === null ? 0 : performance.now() - item.at);
     this.#add(item);
@@ -52,16 +51,16 @@ export class Player {
   }
 
   /** A place in what is played; `onMarker` is told when it is reached, at once when nothing is before it. */
-  marker(id, final) {
-    this.#line.push({ marker: id, final });
+  marker(id) {
+    this.#line.push({ marker: id });
     this.#advance();
   }
 
-  /** Drops all that was not yet played. Returns how much of the turn was heard. */
+  /** Drops all that was not yet played, markers included. */
   interrupt() {
     const now = this.#context.currentTime;
-    const heard = this.#heardMs + this.#partOf(this.#line.find((item) => !("marker" in item)));
     const dropped = this.#line;
+    const playing = dropped.find((item) => !("marker" in item));
     this.#line = [];
     this.#run.gain.setTargetAtTime(0, now, FADE_S / 4);
     for (const { source, utterance } of dropped) {
@@ -70,9 +69,9 @@ export class Player {
     }
     this.#newRun();
     this.#free = 0;
-    this.#heardMs = 0;
-    if (dropped.some((item) => !("marker" in item))) this.#events.onPlaying(false);
-    return heard;
+    if (!playing) return;
+    this.#events.onHeard(playing.owner, this.#partOf(playing));
+    this.#events.onPlaying(false);
   }
 
   /** Quiet while somebody presses and talks. */
@@ -86,7 +85,6 @@ export class Player {
   }
 
   #partOf(item) {
-    if (!item) return 0;
     if (item.source) return Math.max(0, Math.min(item.ms, (this.#context.currentTime - item.at) * 1000));
     return item.at === null ? 0 : performance.now() - item.at;
   }
@@ -101,17 +99,14 @@ export class Player {
     const place = this.#line.indexOf(item);
     if (place < 0) return; // it was interrupted
     this.#line.splice(place, 1);
-    this.#heardMs += ms;
-    this.#events.onSound();
+    this.#events.onHeard(item.owner, ms);
     if (!this.#line.some((other) => !("marker" in other))) this.#events.onPlaying(false);
     this.#advance();
   }
 
   #advance() {
     while (this.#line.length && "marker" in this.#line[0]) {
-      const { marker, final } = this.#line.shift();
-      this.#events.onMarker(marker, this.#heardMs);
-      if (final) this.#heardMs = 0;
+      this.#events.onMarker(this.#line.shift().marker);
     }
   }
 }

@@ -15,8 +15,8 @@ export class Turns {
   #typed = []; // sent, not yet answered
   #answering = null; // the turn whose answer is coming
   #finished = null; // the last one that was answered
+  #own = null; // what the bot says by itself, without a turn of the person
   #isAtEnd = true;
-  #unplayed = new Map(); // final marker to turn, until it was played
 
   /** `onReply(button)`, `onReplay(turn, pressed)`, `onChange()` whenever somebody begins or ends to wait. */
   constructor(list, log, events) {
@@ -43,6 +43,7 @@ export class Turns {
   typed(text, how, isSent) {
     const turn = Object.assign(this.#add("typed"), { isSent });
     turn.card.typed(text, how);
+    this.#own = null;
     this.#typed.push(turn);
     this.#isAtEnd = true;
     this.#changed();
@@ -77,6 +78,7 @@ export class Turns {
     turn.card.heard(message);
     if (turn.endMs) turn.card.offerReplay();
     this.#answering = turn;
+    this.#own = null;
     this.#changed();
   }
 
@@ -102,33 +104,29 @@ export class Turns {
   }
 
   /** The final marker of a turn. */
-  finish({ marker, latency = {}, turn: told = {} }) {
-    if (this.#unplayed.has(marker)) return; // sent again after a mistaken interruption
+  finish({ latency = {}, turn: told = {} }) {
     const turn = this.#present();
     Object.assign(turn, { latency, told, answered: true });
     if (told.start_ms === undefined && turn.endMs) Object.assign(turn.told, { start_ms: turn.startMs, speech_end_ms: turn.endMs });
     if (told.interrupted && this.#finished) this.#finished.card.note(brokenOff(told.interrupted));
-    if (turn.card.state !== "failed") turn.card.state = "answered";
+    turn.card.state = "answered";
     turn.card.time(latency, turn.told, turn.heardMs);
-    this.#unplayed.set(marker, turn);
-    if (this.#unplayed.size > MOST_CARDS) this.#unplayed.delete(this.#unplayed.keys().next().value);
-    this.#answering = null;
+    this.#answering = this.#own = null;
     this.#finished = turn;
     this.#changed();
   }
 
-  /** The final marker was played; `heardMs` of the turn were heard since the last interruption. */
-  played(marker, heardMs) {
-    const turn = this.#unplayed.get(marker);
-    if (!turn) return;
-    this.#unplayed.delete(marker);
-    this.#heardOf(turn, heardMs);
+  /** Whose the sound is that comes now: after a mistaken interruption the rest of a finished turn comes again. */
+  get speaker() {
+    return this.#answering ?? this.#own ?? this.#finished;
   }
 
-  /** What the bot was saying was broken off after `heardMs`. */
-  brokenOff(heardMs) {
-    const turn = this.#unplayed.values().next().value ?? this.#answering;
-    if (turn) this.#heardOf(turn, heardMs);
+  /** `ms` more of what a turn has to say were heard. */
+  heardOf(turn, ms) {
+    if (!turn) return;
+    turn.heardMs += ms;
+    if (turn.latency) turn.card.time(turn.latency, turn.told, turn.heardMs);
+    this.#changed();
   }
 
   /** There is a connection: what was typed before has gone out. */
@@ -146,9 +144,7 @@ export class Turns {
     }
     this.#utterances = [];
     this.#typed = this.#typed.filter((turn) => turn.isSent === false);
-    this.#answering = null;
-    this.#finished = null;
-    this.#unplayed.clear();
+    this.#answering = this.#own = this.#finished = null;
   }
 
   clear() {
@@ -159,16 +155,12 @@ export class Turns {
 
   // --------------------------------------------------
 
-  #heardOf(turn, heardMs) {
-    turn.heardMs += heardMs;
-    if (turn.latency && heardMs > 0) turn.card.time(turn.latency, turn.told, turn.heardMs);
-    this.#changed();
-  }
-
   /** The turn that the bot's messages are for: the one being answered, else the oldest typed one, else one of its own. */
   #present() {
-    this.#answering ??= this.#typed.shift() ?? this.#add("bot");
-    return this.#answering;
+    this.#answering ??= this.#typed.shift() ?? null;
+    if (this.#answering) return this.#answering;
+    this.#own ??= this.#add("bot"); // not being answered: no final marker need follow
+    return this.#own;
   }
 
   #noTurn(line, state) {
