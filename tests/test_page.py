@@ -138,7 +138,9 @@ def test_a_spoken_turn_from_first_word_to_replay(recording: Path) -> None:
             await page.until("document.querySelector('.ranking li .share').textContent === '60%'")
             await hears(call, turn)
             await page.sees(".turn[data-state=thinking] .intent", "balance")
-            await page.until("[...document.querySelectorAll('.ranking li')].map(e => e.textContent).join() === 'balance90%,greet8%,deny2%'")
+            await page.until(
+                "[...document.querySelectorAll('.ranking li')].map(e => e.textContent).join() === 'balance90%,greet8%,deny2%'"
+            )
             await call.send({"response": "Your balance is £5."}, call.tone(300), {"marker": "one"})
             await state(page, "bot")
             await call.gets(marker="one")
@@ -170,7 +172,9 @@ def test_markers_wait_for_the_sound_and_interruptions_drop_it(recording: Path) -
             await page.type("hello")
             call = await voice.call()
             await call.gets(text="hello")
-            await call.send({"response": "Long."}, call.tone(100), {"marker": "short"}, call.tone(60_000), {"marker": "long", **FINAL})
+            await call.send(
+                {"response": "Long."}, call.tone(100), {"marker": "short"}, call.tone(60_000), {"marker": "long", **FINAL}
+            )
             await call.gets(marker="short")
             await state(page, "bot")
             assert {"marker": "long"} not in call.received
@@ -215,7 +219,9 @@ def test_what_is_no_turn_becomes_a_line(recording: Path) -> None:
             await page.click("#text")
             await page.type("hello")
             await call.gets(text="hello")
-            await call.send({"error": {"code": "turn_failed", "message": "KeyError"}}, {"marker": "y", "final": True, "latency": {}})
+            await call.send(
+                {"error": {"code": "turn_failed", "message": "KeyError"}}, {"marker": "y", "final": True, "latency": {}}
+            )
             await page.sees(".turn[data-kind=typed] .error", "KeyError")
             assert page.problems == []
 
@@ -294,7 +300,10 @@ def test_what_the_server_sends_stays_text(recording: Path) -> None:
             call = await voice.call()
             await hears(call, await spoken_turn(call), evil)
             await call.send(
-                {"response": f"{evil} javascript:alert(1) https://bank.example/a?b=1.", "buttons": [{"title": evil, "payload": "/x"}]},
+                {
+                    "response": f"{evil} javascript:alert(1) https://bank.example/a?b=1.",
+                    "buttons": [{"title": evil, "payload": "/x"}],
+                },
                 {"image": "javascript:document.body.dataset.stolen=1"},
                 {"custom": {"attachment": "javascript:document.body.dataset.stolen=1"}},
                 {"custom": {"html": evil}},
@@ -328,7 +337,12 @@ def test_buttons_work_once(recording: Path) -> None:
             await page.until("document.querySelectorAll('.reply').length === 4")
             await page.click(".turn:nth-child(1) .reply:nth-child(1)")
             await call.gets(payload="/affirm")
-            assert await page.evaluate("[...document.querySelectorAll('.reply')].map(b => b.disabled)") == [True, True, False, False]
+            assert await page.evaluate("[...document.querySelectorAll('.reply')].map(b => b.disabled)") == [
+                True,
+                True,
+                False,
+                False,
+            ]
             await page.click(".turn:nth-child(2) .reply:nth-child(2)")
             await call.gets(text="more of it")
             assert page.problems == []
@@ -398,7 +412,9 @@ def test_a_server_that_cannot_or_will_not(recording: Path) -> None:
             await page.click("#text")
             await page.type("hello")
             call = await voice.call(3)
-            await call.send({"response": "Hello."}, {"marker": "m", **FINAL}, {"error": {"code": "idle", "message": "Nothing came."}})
+            await call.send(
+                {"response": "Hello."}, {"marker": "m", **FINAL}, {"error": {"code": "idle", "message": "Nothing came."}}
+            )
             await call.close(4408)  # a page left open is no reason for a message
             await state(page, "ready")
             assert await page.evaluate("document.querySelector('#notice').textContent") == ""

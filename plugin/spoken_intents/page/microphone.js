@@ -63,7 +63,7 @@ export class Microphone {
     stream.getAudioTracks()[0].addEventListener("ended", () => {
       if (this.#stream !== stream) return;
       this.close();
-      this.#onLost("The microphone is gone. Plug it in again and press the button, or type below.");
+      this.#onLost("The microphone is gone. Plug it in again and press the button, or type.");
     });
     this.#stream = stream;
     this.#nodes = [source, capture];
@@ -76,7 +76,7 @@ export function whyNever() {
   const here = `http://localhost${location.port ? `:${location.port}` : ""}${location.pathname}`;
   return (
     `Browsers give the microphone only to pages on https or on this computer itself. This page came by plain http from ` +
-    `${location.host}. Open it by https, or as ${here} on the computer that runs the server. Typing works here, too.`
+    `${location.host}. Open it by https, or as ${here} on the computer that runs the server. You can type here as it is.`
   );
 }
 
@@ -85,14 +85,14 @@ function reason(error) {
     case "NotAllowedError":
       return (
         "The browser does not let this page use the microphone. Allow it by the icon beside the page's address " +
-        "(a microphone or a lock), then press the button again. You can type below meanwhile."
+        "(a microphone or a lock), then press the button again. You can type meanwhile."
       );
     case "NotFoundError":
     case "OverconstrainedError":
-      return "No microphone was found. Plug one in and press the button again, or type below.";
+      return "No microphone was found. Plug one in and press the button again, or type.";
     case "NotReadableError":
-      return "The microphone cannot be read. Perhaps another program uses it: close that and press the button again, or type below.";
+      return "The microphone cannot be read. Perhaps another program uses it: close that and press the button again, or type.";
     default:
-      return `The microphone could not be opened (${error.name}: ${error.message}). You can type below.`;
+      return `The microphone could not be opened (${error.name}: ${error.message}). You can type.`;
   }
 }

@@ -104,9 +104,10 @@ export class Turns {
   }
 
   /** The final marker of a turn. */
-  finish({ latency = {}, turn: told = {} }) {
+  finish({ marker, latency = {}, turn: told = {} }) {
+    if (this.#finished?.marker === marker) return; // sent again, with the rest of a broken-off answer
     const turn = this.#present();
-    Object.assign(turn, { latency, told, answered: true });
+    Object.assign(turn, { marker, latency, told, answered: true });
     if (told.start_ms === undefined && turn.endMs) Object.assign(turn.told, { start_ms: turn.startMs, speech_end_ms: turn.endMs });
     if (told.interrupted && this.#finished) this.#finished.card.note(brokenOff(told.interrupted));
     turn.card.state = "answered";
@@ -186,7 +187,7 @@ export class Turns {
 
   /** Keeps the newest in sight, unless somebody has scrolled up to read. */
   #follow() {
-    if (this.#isAtEnd) this.#log.scrollTop = this.#log.scrollHeight;
+    if (this.#isAtEnd && this.#list.children.length) this.#log.scrollTop = this.#log.scrollHeight;
   }
 }
 
