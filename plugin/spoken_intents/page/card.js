@@ -60,8 +60,9 @@ export class Card {
   }
 
   /** The turn's audio can be heard again. */
-  offerReplay() {
-    const button = element("button", { class: "replay quiet", type: "button", "aria-pressed": "false" }, "Replay");
+  offerReplay(intent) {
+    const named = { "aria-label": `Replay “${intent}”`, "aria-pressed": "false" };
+    const button = element("button", { class: "replay quiet", type: "button", ...named }, "Replay");
     button.addEventListener("click", () => this.actions.onReplay(this, button));
     this.#said.querySelector(".title").append(button);
   }

@@ -232,6 +232,7 @@ function replay(turn, button) {
   } else {
     button.disabled = true;
     button.textContent = "No longer kept";
+    button.removeAttribute("aria-label");
   }
 }
 

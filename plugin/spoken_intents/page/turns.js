@@ -76,7 +76,7 @@ export class Turns {
   heard(message) {
     const turn = this.#utterances.shift() ?? this.#add("spoken");
     turn.card.heard(message);
-    if (turn.endMs) turn.card.offerReplay();
+    if (turn.endMs) turn.card.offerReplay(message.intent);
     this.#answering = turn;
     this.#own = null;
     this.#changed();
@@ -99,7 +99,9 @@ export class Turns {
   }
 
   failed({ message }) {
-    this.#present().card.note(`The server could not answer this turn: ${message}`, true);
+    const turn = this.#present();
+    turn.card.note(`The server could not answer this turn: ${message}`, true);
+    turn.answered = true;
     this.#changed();
   }
 
@@ -107,9 +109,11 @@ export class Turns {
   finish({ marker, latency = {}, turn: told = {} }) {
     if (this.#finished?.marker === marker) return; // sent again, with the rest of a broken-off answer
     const turn = this.#present();
-    Object.assign(turn, { marker, latency, told, answered: true });
+    Object.assign(turn, { marker, latency, told });
     if (told.start_ms === undefined && turn.endMs) Object.assign(turn.told, { start_ms: turn.startMs, speech_end_ms: turn.endMs });
     if (told.interrupted && this.#finished) this.#finished.card.note(brokenOff(told.interrupted));
+    if (!turn.answered) turn.card.note("The bot said nothing.");
+    turn.answered = true;
     turn.card.state = "answered";
     turn.card.time(latency, turn.told, turn.heardMs);
     this.#answering = this.#own = null;
