@@ -215,7 +215,7 @@ def test_what_is_no_turn_becomes_a_line(recording: Path) -> None:
             await page.sees(".turn[data-state=ignored]", "“affirm” (80%) while the bot spoke")
             await state(page, "listening")
             # The bot speaks by itself, and a turn fails.
-            await call.send({"response": "Are you still there?"}, {"marker": "x", **FINAL})
+            await call.send({"trace_event": "silence", "count": 1}, {"response": "Are you still there?"}, call.tone(50))
             await page.sees(".turn[data-kind=bot]", "Are you still there?")
             await page.click("#text")
             await page.type("hello")
@@ -224,6 +224,10 @@ def test_what_is_no_turn_becomes_a_line(recording: Path) -> None:
                 {"error": {"code": "turn_failed", "message": "KeyError"}}, {"marker": "y", "final": True, "latency": {}}
             )
             await page.sees(".turn[data-kind=typed] .error", "KeyError")
+            await page.type("and now")
+            await call.gets(text="and now")
+            await call.send({"marker": "z", **FINAL})
+            await page.sees(".turn[data-kind=typed]:last-child .note", "The bot said nothing.")
             assert page.problems == []
 
     run(body)

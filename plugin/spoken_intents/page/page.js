@@ -10,6 +10,7 @@ import { Turns } from "./turns.js";
 import { Waveform } from "./waveform.js";
 
 const NOTHING_HEARD_MS = 1500; // after a press without speech
+const SOUND_STARTS_MS = 3000;
 
 const at = (id) => document.getElementById(id);
 const body = document.body;
@@ -78,6 +79,7 @@ async function openMicrophone() {
   const { microphone } = openAudio();
   try {
     await microphone.open();
+    setTimeout(checkSound, SOUND_STARTS_MS);
     return true;
   } catch (error) {
     if (!(error instanceof NoMicrophone)) throw error;
@@ -86,6 +88,13 @@ async function openMicrophone() {
     return false;
   } finally {
     show();
+  }
+}
+
+/** Without any loudspeaker some browsers run no audio at all, the microphone's included. */
+function checkSound() {
+  if (audio.microphone.isOpen && audio.context.state !== "running") {
+    notice("microphone", "The browser's sound does not start. Is there a loudspeaker or a headset? You can type meanwhile.");
   }
 }
 
