@@ -30,6 +30,12 @@ FINAL = {
         "endpoint_delay_ms": 240.0,
     },
 }
+SPEECH, PAUSE = [11, 122, 112], [162, 89, 10]  # --speech and --pause in light
+WAVE_COLOURS = """(() => {
+    const wave = document.querySelector('#wave');
+    const data = wave.getContext('2d').getImageData(0, 0, wave.width, wave.height).data;
+    return new Set(Array.from({length: data.length / 4}, (_, i) => data.slice(4 * i, 4 * i + 3).join()));
+})()"""
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +140,7 @@ def test_a_spoken_turn_from_first_word_to_replay(recording: Path) -> None:
             await call.until(lambda: call.loudest() > 1000)
             turn = await spoken_turn(call)
             await state(page, "speaking")
-            await page.until("document.querySelector('#wave').dataset.kind === 'pause'")
+            await page.until(f"[{SPEECH}, {PAUSE}].every(colour => ({WAVE_COLOURS}).has(colour.join()))")
             await page.sees(".turn[data-state=hearing]", "greet")
             await page.until("document.querySelector('.ranking li .share').textContent === '60%'")
             await hears(call, turn)

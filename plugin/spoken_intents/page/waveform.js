@@ -37,7 +37,6 @@ export class Waveform {
   mark(kind, ms) {
     this.#marks.push({ kind, ms });
     if (this.#marks.length > MOST_MARKS) this.#marks.splice(0, MOST_MARKS / 2);
-    this.#canvas.dataset.kind = kind;
     this.#plan();
   }
 
