@@ -50,11 +50,16 @@ def train(project: Path = PROJECT) -> None:
         raise subprocess.CalledProcessError(process.returncode, command)
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port(rather: int = 0) -> int:
+    """A port of 127.0.0.1 that nobody uses at the moment: `rather` if that is one."""
+    for port in (rather, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise RuntimeError("127.0.0.1 has no free port.")
 
 
 class Assistant:
@@ -64,11 +69,12 @@ class Assistant:
         project: A trained Rasa project.
         actions: Whether to start its action server too.
         api: Whether to open Rasa's HTTP API (parse, trackers), which asks nobody for a password.
+        port: Where Rasa listens, if nobody else does.
     """
 
-    def __init__(self, project: Path = PROJECT, actions: bool = True, api: bool = False) -> None:
+    def __init__(self, project: Path = PROJECT, actions: bool = True, api: bool = False, port: int = 0) -> None:
         self.project = project
-        self.port = free_port()
+        self.port = free_port(port)
         self._actions_port = free_port() if actions else None
         self._api = api
         self._processes: List[subprocess.Popen] = []
@@ -129,7 +135,7 @@ class Assistant:
             for process in self._processes:
                 if process.poll() is not None:
                     raise RuntimeError(f"A server ended with {process.returncode}:\n{self.log_tail()}")
-            if self._answers("/webhooks/voice/").get("recognizer") and self._actions_answer():
+            if self._answers("/webhooks/voice/status").get("recognizer") and self._actions_answer():
                 return
             time.sleep(0.2)
         raise RuntimeError(f"The assistant was not ready after {seconds:.0f} s:\n{self.log_tail()}")

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from assistant import Assistant, train
 
+PORT = 5005  # Rasa's own; a page's address that stays the same
 console = Console(highlight=False)
 
 
@@ -21,10 +22,14 @@ def main() -> int:
         return 1
     console.print("Starting the action server and Rasa ...")
     try:
-        with Assistant() as assistant:
+        with Assistant(port=PORT) as assistant:
             console.print(
                 f"""
-[bold green]The assistant listens.[/] In another terminal:
+[bold green]The assistant listens.[/] Talk to it in a browser:
+
+  [bold]{assistant.http}/webhooks/voice/[/]
+
+Or in another terminal:
 
   by file        .venv/bin/spoken-intents talk --url {assistant.voice} assistant_project/audio/demo/balance.ogg
   by microphone  .venv/bin/spoken-intents talk --url {assistant.voice} --mic

@@ -14,6 +14,7 @@ import soundfile
 import yaml
 
 from assistant import BIN, PROJECT, QUIET, ROOT, Assistant
+from chromium import CHROMIUM
 from spoken_intents_training.dataset import Clip, read_clips
 
 SHARED = ROOT.parent / "shared"
@@ -39,6 +40,8 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("shared") and not SHARED.is_dir():
             item.add_marker(pytest.mark.skip(reason="needs ../shared"))
+        if item.get_closest_marker("browser") and not Path(CHROMIUM).is_file():
+            item.add_marker(pytest.mark.skip(reason=f"needs Chromium at {CHROMIUM}, or where the variable CHROMIUM says"))
 
 
 @pytest.fixture(scope="session")

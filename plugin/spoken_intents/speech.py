@@ -216,10 +216,11 @@ class Speech:
     """Speaks by one engine, for all calls of a channel; used from one event loop.
 
     Args:
-        name: The engine's, for the cache.
+        name: The engine's, for the cache and for who asks what speaks.
     """
 
     def __init__(self, engine: Engine, name: str, settings: SpeechSettings) -> None:
+        self.name = name
         self._engine = engine
         self._timeout_s = settings.speech_timeout_ms / 1000
         self._voice = f"{name} {settings.voice}"

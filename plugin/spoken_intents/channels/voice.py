@@ -23,6 +23,7 @@ from sanic.response import HTTPResponse
 from sanic.response import json as json_response
 
 from spoken_intents.audio import SAMPLE_RATE, StreamingResampler, float_to_pcm16, read_audio
+from spoken_intents.channels.page import add_page
 from spoken_intents.channels.protocol import (
     MAX_SENDER,
     Allowance,
@@ -112,10 +113,13 @@ class VoiceInput(SpokenInput):
     def blueprint(self, on_new_message: OnNewMessage) -> Blueprint:
         """The routes (see parent class)."""
         voice = Blueprint("spoken_intents_voice", __name__)
+        add_page(voice)
 
-        @voice.get("/")
-        async def health(request: Request) -> HTTPResponse:
-            return json_response({"status": "ok", "recognizer": recognizer_of(request.app) is not None})
+        @voice.get("/status")
+        async def status(request: Request) -> HTTPResponse:
+            speech = self.speech.name if self.speech else "browser" if self.settings.speech == "browser" else "none"
+            hears = recognizer_of(request.app) is not None
+            return json_response({"status": "ok", "recognizer": hears, "speech": speech})
 
         @voice.post("/webhook")
         async def recording(request: Request) -> HTTPResponse:
