@@ -127,7 +127,7 @@ def parse(message: Union[str, bytes]) -> TwilioMessage:
 def _start(start: Dict[str, Any]) -> Start:
     format_ = start.get("mediaFormat")
     if not isinstance(format_, dict) or any(format_.get(name) != value for name, value in MEDIA_FORMAT.items()):
-        raise ProtocolError("bad_media_format", f"Only {json.dumps(MEDIA_FORMAT)} is understood; this was {str(format_)[:200]}.")
+        raise ProtocolError("bad_media_format", f"Only {json.dumps(MEDIA_FORMAT)} is understood; this was {repr(format_)[:200]}.")
     parameters = start.get("customParameters", {})
     if not isinstance(parameters, dict):
         raise ProtocolError("bad_parameters", "customParameters takes an object of texts.")
@@ -146,8 +146,8 @@ def _media(media: Dict[str, Any]) -> Media:
 
 def _name(inner: Dict[str, Any], event: str, key: str) -> str:
     value = inner.get(key)
-    if not isinstance(value, str) or not re.fullmatch("[!-~]{1,%d}" % MAX_NAME, value):
-        raise ProtocolError(f"bad_{event}", f"{event}: {key} takes 1 to {MAX_NAME} printable characters, without spaces.")
+    if not isinstance(value, str) or not re.fullmatch("[ -~]{1,%d}" % MAX_NAME, value):
+        raise ProtocolError(f"bad_{event}", f"{event}: {key} takes 1 to {MAX_NAME} printable ASCII characters.")
     return value
 
 
