@@ -24,7 +24,7 @@ import soundfile
 
 FRAME = 160  # bytes: 20 ms of µ-law at 8 kHz
 SILENT = b"\xff"  # µ-law's zero
-PATIENCE_S = 30  # how long a wait may take before it counts as hanging
+PATIENCE_S = 20  # how long a wait may take before it counts as hanging
 CHANNEL = "/webhooks/twilio_media_streams"
 
 
