@@ -127,6 +127,9 @@ class Caller:
     async def clear(self) -> None:
         self.events.append(("clear", None))
 
+    async def send_mark(self) -> Optional[str]:
+        return None
+
     async def show(self, text: str) -> None:
         self.events.append(("show", text))
 

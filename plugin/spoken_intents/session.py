@@ -279,6 +279,8 @@ class SpokenSession:
         """What is due because time has passed."""
         now = self._segmenter.now
         await self._put_keys(self._keys.due(now))
+        if self._hanging_up and not self._unanswered:
+            await self._speaker.go_on()  # held for a caller who is not heard any more
         if self._unanswered or self._speaker.playing:
             self._active_at = now
             return

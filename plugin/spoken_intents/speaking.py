@@ -33,6 +33,9 @@ class Player(Protocol):
     async def clear(self) -> None:
         """Drops what it has not played yet."""
 
+    async def send_mark(self) -> Optional[str]:
+        """Asks for word when all it was given is played; the mark's name, if the caller's side will truly tell."""
+
 
 class _Text(NamedTuple):
     text: str
@@ -152,6 +155,8 @@ class Speaker:
         for samples in rest:
             if self._held is None and self._sent:  # else it was held or broken off again
                 await self._player.play(samples)
+        if rest and self._held is None and self._sent:  # the marks it had were forgotten
+            self._remember(await self._player.send_mark())
         self._repeating = False
         await self._wake()
 

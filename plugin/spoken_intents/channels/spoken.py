@@ -5,10 +5,11 @@ import logging
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Awaitable, Callable, Dict, List, Optional, Set
+from typing import Any, Awaitable, Callable, Coroutine, Dict, List, Optional, Set
 
 import numpy as np
 from rasa.core.channels.channel import InputChannel, OutputChannel, UserMessage
+from rasa.shared.core.domain import Domain
 from sanic import Sanic
 
 from spoken_intents import recognizer as recognizers
@@ -44,11 +45,15 @@ class SpokenInput(InputChannel):
         Segmenter(settings)  # a detector that is not installed is told now, not to the first caller
         self.speech: Optional[Speech] = make_speech(speech)  # likewise a voice
         self.workers = ThreadPoolExecutor(2, thread_name_prefix="recognizer")
-        self._ending: Set["asyncio.Task[None]"] = set()  # sessions whose last turn is still with Rasa
+        self._ending: Set["asyncio.Task[None]"] = set()  # such as sessions whose last turn is still with Rasa
 
     def close_soon(self, session: SpokenSession) -> None:
         """Closes a session whose caller is gone, without making its handler wait."""
-        task = asyncio.create_task(session.close())
+        self.soon(session.close())
+
+    def soon(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Ends something without making anybody wait."""
+        task = asyncio.create_task(ending)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
@@ -87,8 +92,13 @@ class SpokenCall(Line):
 
     def has_intent(self, name: str) -> bool:
         """See `session.Assistant`."""
+        domain = self.domain()
+        return domain is not None and name in domain.intents
+
+    def domain(self) -> Optional[Domain]:
+        """That of the Rasa model which is served now."""
         agent = getattr(self._app.ctx, "agent", None)
-        return bool(agent and agent.domain and name in agent.domain.intents)
+        return agent.domain if agent else None
 
     async def converse(self, turn: Turn) -> None:
         """See `session.Assistant`."""
@@ -107,7 +117,7 @@ class SpokenCall(Line):
         """A message of the bot, as it is to be seen; what is to be heard comes by `play`."""
 
     async def send_mark(self) -> Optional[str]:
-        """A message and its audio are sent: the mark's name, if the caller's side will truly tell when it got there."""
+        """See `speaking.Player`."""
         return None
 
     async def play(self, samples: np.ndarray) -> None:

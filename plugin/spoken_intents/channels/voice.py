@@ -7,26 +7,23 @@ The wire format is Rasa's (documented with RasaHQ/lena-voicebot-ui), and ours wh
 import asyncio
 import base64
 import io
-import json
-import logging
 import uuid
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
 import numpy as np
 from rasa.core.channels.channel import CollectingOutputChannel, UserMessage
 from sanic import Blueprint, Sanic
-from sanic.exceptions import SanicException, WebsocketClosed
 from sanic.request import Request
 from sanic.response import HTTPResponse
 from sanic.response import json as json_response
 
-from spoken_intents.audio import SAMPLE_RATE, StreamingResampler, float_to_pcm16, read_audio
+from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16, read_audio
+from spoken_intents.channels.connection import ConnectionCall, ConnectionInput, ConnectionSettings
 from spoken_intents.channels.page import add_page
 from spoken_intents.channels.protocol import (
     MAX_SENDER,
-    Allowance,
     Audio,
     Commit,
     Handshake,
@@ -36,13 +33,12 @@ from spoken_intents.channels.protocol import (
     Typed,
     parse,
 )
-from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, SpokenInput, recognizer_of
+from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, recognizer_of
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import AudioError, ProtocolError
 from spoken_intents.recognizer import Recognition
 from spoken_intents.segmenter import SpeechPaused, SpeechStarted, Utterance
-from spoken_intents.session import SessionSettings, SpokenSession
-from spoken_intents.speech import SpeechSettings
+from spoken_intents.session import SpokenSession
 from spoken_intents.turns import (
     Backchannel,
     Happening,
@@ -55,42 +51,34 @@ from spoken_intents.turns import (
     milliseconds,
 )
 
-logger = logging.getLogger(__name__)
-
-SEND_TIMEOUT_MS = 10_000  # a client that reads nothing for so long is gone
-
 
 @dataclass(frozen=True)
-class VoiceSettings(SessionSettings, SpeechSettings):
-    """What credentials.yml may say of the voice channel, beside how a conversation goes and how the bot speaks.
+class VoiceSettings(ConnectionSettings):
+    """What credentials.yml may say of the voice channel, beside what it may say of every channel of speech.
 
     Attributes:
         allowed_origins: Web pages that may connect, such as ``https://bank.example``, beside those of this
             server itself; ``*`` for all. Clients other than browsers send no origin and may always connect.
-        idle_timeout_ms: A client that sends nothing for so long is disconnected.
-        max_messages_per_second: Refuses floods; browsers send up to 375.
-        max_ahead_ms: How much more audio a client may send than time has passed.
+        max_messages_per_second: Browsers send up to 375.
         max_upload_ms: Longest recording taken over HTTP.
         max_upload_bytes: Largest.
     """
 
     silence_timeout_ms: int = 30_000  # people read on a screen, too
     allowed_origins: Tuple[str, ...] = ()
-    idle_timeout_ms: int = 60_000
-    max_messages_per_second: int = 1000
-    max_ahead_ms: int = 60_000
     max_upload_ms: int = 300_000
     max_upload_bytes: int = 25 * 2**20
 
     def __post_init__(self) -> None:
-        SessionSettings.__post_init__(self)
-        SpeechSettings.__post_init__(self)
-        for name in ("idle_timeout_ms", "max_messages_per_second", "max_ahead_ms", "max_upload_ms", "max_upload_bytes"):
+        super().__post_init__()
+        for name in ("max_upload_ms", "max_upload_bytes"):
             require(getattr(self, name) > 0, f"{name} takes more than 0, got {getattr(self, name)}.")
 
 
-class VoiceInput(SpokenInput):
+class VoiceInput(ConnectionInput):
     """People talk to the assistant: WebSocket ``/webhooks/voice/websocket``, recordings ``/webhooks/voice/webhook``."""
+
+    settings: VoiceSettings
 
     @classmethod
     def name(cls) -> str:
@@ -107,8 +95,7 @@ class VoiceInput(SpokenInput):
         return cls(settings_from(VoiceSettings, credentials, "credentials.yml, voice channel"))
 
     def __init__(self, settings: Optional[VoiceSettings] = None) -> None:
-        self.settings = settings or VoiceSettings()
-        super().__init__(self.settings, self.settings)
+        super().__init__(settings or VoiceSettings())
 
     def blueprint(self, on_new_message: OnNewMessage) -> Blueprint:
         """The routes (see parent class)."""
@@ -197,47 +184,19 @@ class _Recording(SpokenCall):
             self.messages.append({"recipient_id": self.sender, "custom": custom})
 
 
-class _Call(SpokenCall):
+class _Call(ConnectionCall):
     """One WebSocket connection: the wire format around one session."""
 
-    def __init__(self, channel: VoiceInput, request: Request, websocket: Any, on_new_message: OnNewMessage) -> None:
-        super().__init__(request.app, on_new_message, channel.name())
-        self._input = channel
-        self._settings = channel.settings
-        self._request = request
-        self._websocket = websocket
+    def __init__(self, channel: "VoiceInput", request: Request, websocket: Any, on_new_message: OnNewMessage) -> None:
+        super().__init__(channel, request, websocket, on_new_message)
+        self._allowed_origins = channel.settings.allowed_origins
         self._handshake: Optional[Handshake] = None
-        self._resampler: Optional[StreamingResampler] = None
-        self._open = True
         self._final = ""  # the mark whose coming back tells that all was played
-        self._back = self._resampler_back()
-        self._messages = Allowance(self._settings.max_messages_per_second, 5 * self._settings.max_messages_per_second)
-        self._audio = Allowance(1.0, self._settings.max_ahead_ms / 1000)
 
-    async def run(self) -> None:
-        """Until the client leaves, breaks the protocol, or falls silent for too long."""
-        session = None
-        try:
-            self._check_origin()
-            if recognizer_of(self._request.app) is None:
-                raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
-            session = self.session = SpokenSession(self._settings, self, self, self._input.workers, self._input.speech)
-            while self._open:  # a client that takes nothing any more is gone, too
-                await self._receive(session)
-        except ProtocolError as error:
-            await self._refuse(error)
-        except WebsocketClosed:
-            pass
-        finally:  # every way a connection ends, CancelledError included, comes by here
-            self._open = False
-            if session is not None:
-                self._input.close_soon(session)
-
-    def _check_origin(self) -> None:
+    def admit(self) -> None:
         """Browsers let any page open a WebSocket: who may is for the server to say."""
         origin = self._request.headers.get("origin")
-        allowed = self._settings.allowed_origins
-        if origin is None or origin in allowed or "*" in allowed:
+        if origin is None or origin in self._allowed_origins or "*" in self._allowed_origins:
             return
         try:
             own = urlsplit(origin).netloc == self._request.headers.get("host")
@@ -246,70 +205,44 @@ class _Call(SpokenCall):
         if not own:
             raise ProtocolError("bad_origin", f"Pages of {origin[:200]} may not connect; see the setting allowed_origins.", 4403)
 
-    async def _receive(self, session: SpokenSession) -> None:
-        message = await self._websocket.recv(self._settings.idle_timeout_ms / 1000)
-        if message is None:
-            raise ProtocolError("idle", f"Nothing came for {self._settings.idle_timeout_ms} ms.", 4408)
-        if not self._messages.spend(1):
-            raise ProtocolError(
-                "too_many_messages", f"More than {self._settings.max_messages_per_second} messages a second.", 4429
-            )
+    async def take(self, message: Union[str, bytes]) -> None:
         parsed = parse(message)
         if isinstance(parsed, Handshake):
-            await self._start(parsed, session)
+            await self._start(parsed)
         elif self._handshake is None:
-            await self._start(Handshake(), session)
+            await self._start(Handshake())
         if isinstance(parsed, Audio):
-            await self._hear(parsed, session)
+            await self._hear(parsed.samples)
         elif isinstance(parsed, Commit) or (isinstance(parsed, Speech) and not parsed.started):
-            await session.commit()
+            await self.session.commit()
         elif isinstance(parsed, Typed):
-            await session.type(parsed.text)
+            await self.session.type(parsed.text)
         elif isinstance(parsed, Keys):
-            await session.dtmf(parsed.keys)
+            await self.session.dtmf(parsed.keys)
         elif isinstance(parsed, Marker) and parsed.id == self._final:
-            await session.played(parsed.id)
-        await asyncio.sleep(0)  # a client that sends without pause must not keep the loop to itself
+            await self.session.played(parsed.id)
 
-    async def _start(self, handshake: Handshake, session: SpokenSession) -> None:
+    async def _start(self, handshake: Handshake) -> None:
         if self._handshake is not None:
             raise ProtocolError("late_handshake", "sample_rate, language and sender are said once, before anything else.")
         self._handshake = handshake
-        self._resampler = StreamingResampler(handshake.sample_rate, SAMPLE_RATE)
-        self._back = self._resampler_back()
+        self._tune(handshake.sample_rate)
         self.sender = handshake.sender or self.id
         self.metadata["language"] = handshake.language
         if self._settings.initial_message:
-            await session.type(self._settings.initial_message)
+            await self.session.type(self._settings.initial_message)
 
-    async def _hear(self, audio: Audio, session: SpokenSession) -> None:
-        assert self._handshake is not None and self._resampler is not None
-        if not self._audio.spend(len(audio.samples) / self._handshake.sample_rate):
-            raise ProtocolError("too_fast", f"More than {self._settings.max_ahead_ms} ms of audio ahead of time.", 4429)
-        await session.hear(self._resampler.push(audio.samples))
-
-    async def _send(self, message: Dict[str, Any]) -> None:
-        """Sends, or, when the client is gone, does nothing: an exception here would lose Rasa's turn."""
-        if not self._open:
-            return
-        try:
-            await asyncio.wait_for(self._websocket.send(json.dumps(message)), SEND_TIMEOUT_MS / 1000)
-        except (WebsocketClosed, asyncio.TimeoutError, ConnectionError, SanicException):
-            self._open = False
-
-    async def _refuse(self, error: ProtocolError) -> None:
-        logger.info("Call %s refused: %s (%s)", self.id, error.code, error)
+    async def refuse(self, error: ProtocolError) -> None:
         await self._send({"error": {"code": error.code, "message": str(error)}})
-        if self._open:
-            await self._websocket.close(error.close_code, error.code)
+        await super().refuse(error)
 
     # ------------------------------------------------ what the session tells and wants
 
-    async def play(self, samples: np.ndarray) -> None:
-        await self._send_audio(self._back.push(samples))
+    async def send_audio(self, samples: np.ndarray) -> None:
+        await self._send({"audio": base64.b64encode(float_to_pcm16(samples)).decode()})
 
     async def clear(self) -> None:
-        self._back = self._resampler_back()
+        await super().clear()
         await self._send({"interruptPlayback": True})
 
     async def send_message(self, message: Dict[str, Any]) -> None:
@@ -320,18 +253,6 @@ class _Call(SpokenCall):
         await self._play_rest()
         await self._send({"marker": uuid.uuid4().hex})
         return None
-
-    async def _play_rest(self) -> None:
-        """What the resampler still holds of the audio before a mark."""
-        rest, self._back = self._back.flush(), self._resampler_back()
-        await self._send_audio(rest)
-
-    def _resampler_back(self) -> StreamingResampler:
-        return StreamingResampler(SAMPLE_RATE, self._handshake.sample_rate if self._handshake else SAMPLE_RATE)
-
-    async def _send_audio(self, samples: np.ndarray) -> None:
-        if len(samples):
-            await self._send({"audio": base64.b64encode(float_to_pcm16(samples)).decode()})
 
     async def tell(self, happening: Happening) -> None:
         event = _trace_event(happening)
@@ -346,9 +267,7 @@ class _Call(SpokenCall):
 
     async def hang_up(self) -> None:
         await self._send({"hangup": True})
-        if self._open:
-            self._open = False
-            await self._websocket.close(1000, "hangup")
+        await super().hang_up()
 
 
 def _trace_event(happening: Happening) -> Optional[Dict[str, Any]]:

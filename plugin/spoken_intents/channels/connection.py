@@ -1,0 +1,170 @@
+"""One WebSocket that is a call: how fast it may send, how it is answered, how it ends. Sanic glue, no wire format."""
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Union
+
+import numpy as np
+from sanic.exceptions import SanicException, WebsocketClosed
+from sanic.request import Request
+
+from spoken_intents.audio import SAMPLE_RATE, StreamingResampler
+from spoken_intents.channels.protocol import Allowance
+from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, SpokenInput, recognizer_of
+from spoken_intents.config import require
+from spoken_intents.errors import ProtocolError
+from spoken_intents.session import SessionSettings, SpokenSession
+from spoken_intents.speech import SpeechSettings
+
+logger = logging.getLogger(__name__)
+
+SEND_TIMEOUT_MS = 10_000  # a client that reads nothing for so long is gone
+
+
+@dataclass(frozen=True)
+class ConnectionSettings(SessionSettings, SpeechSettings):
+    """How a conversation goes, how the bot speaks, and what a connection may cost.
+
+    Attributes:
+        idle_timeout_ms: A client that sends nothing for so long is disconnected.
+        max_messages_per_second: Refuses floods; five seconds' worth may come at once.
+        max_ahead_ms: How much more audio a client may send than time has passed.
+    """
+
+    idle_timeout_ms: int = 60_000
+    max_messages_per_second: int = 1000
+    max_ahead_ms: int = 60_000
+
+    def __post_init__(self) -> None:
+        SessionSettings.__post_init__(self)
+        SpeechSettings.__post_init__(self)
+        for name in ("idle_timeout_ms", "max_messages_per_second", "max_ahead_ms"):
+            require(getattr(self, name) > 0, f"{name} takes more than 0, got {getattr(self, name)}.")
+
+
+class ConnectionInput(SpokenInput):
+    """A channel whose calls are WebSockets."""
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        super().__init__(settings, settings)
+        self.settings = settings
+
+
+class ConnectionCall(SpokenCall):
+    """One WebSocket around one session. Channels say what the messages are: `admit`, `take`, `send_audio`, `refuse`."""
+
+    def __init__(self, channel: ConnectionInput, request: Request, websocket: Any, on_new_message: OnNewMessage) -> None:
+        super().__init__(request.app, on_new_message, channel.name())
+        self._input = channel
+        self._settings = channel.settings
+        self._request = request
+        self._websocket = websocket
+        self._open = True
+        self._messages = Allowance(self._settings.max_messages_per_second, 5 * self._settings.max_messages_per_second)
+        self._audio = Allowance(1.0, self._settings.max_ahead_ms / 1000)
+        self._tune(SAMPLE_RATE)
+
+    async def run(self) -> None:
+        """Until the caller leaves, breaks the protocol, or falls silent for too long."""
+        session = None
+        try:
+            self.admit()
+            if recognizer_of(self._request.app) is None:
+                raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
+            session = self.session = SpokenSession(self._settings, self, self, self._input.workers, self._input.speech)
+            while self._open:  # a client that takes nothing any more is gone, too
+                await self._receive()
+        except ProtocolError as error:
+            await self.refuse(error)
+        except WebsocketClosed:
+            pass
+        finally:  # every way a connection ends, CancelledError included, comes by here
+            self._open = False
+            if session is not None:
+                self._input.close_soon(session)
+
+    # ------------------------------------------------ for the channel to say
+
+    def admit(self) -> None:
+        """Raises a `ProtocolError` for a connection that may not be."""
+
+    async def take(self, message: Union[str, bytes]) -> None:
+        """What to do with a message."""
+        raise NotImplementedError
+
+    async def send_audio(self, samples: np.ndarray) -> None:
+        """Sends samples, never none, at the client's rate."""
+        raise NotImplementedError
+
+    async def refuse(self, error: ProtocolError) -> None:
+        """Ends the call, as the client broke the protocol."""
+        logger.info("Call %s refused: %s (%s)", self.id, error.code, error)
+        await self._close(error.close_code, error.code)
+
+    # ------------------------------------------------ for the channel to use
+
+    def _tune(self, rate: int) -> None:
+        """The client's sample rate is known."""
+        self._rate = rate
+        self._resampler = StreamingResampler(rate, SAMPLE_RATE)
+        self._back = StreamingResampler(SAMPLE_RATE, rate)
+
+    async def _hear(self, samples: np.ndarray) -> None:
+        if not self._audio.spend(len(samples) / self._rate):
+            raise ProtocolError("too_fast", f"More than {self._settings.max_ahead_ms} ms of audio ahead of time.", 4429)
+        await self.session.hear(self._resampler.push(samples))
+
+    async def _send(self, message: Dict[str, Any]) -> None:
+        """Sends, or, when the client is gone, does nothing: an exception here would lose Rasa's turn."""
+        if not self._open:
+            return
+        try:
+            await asyncio.wait_for(self._websocket.send(json.dumps(message)), SEND_TIMEOUT_MS / 1000)
+        except (WebsocketClosed, asyncio.TimeoutError, ConnectionError, SanicException):
+            self._open = False
+
+    async def _close(self, code: int, reason: str) -> None:
+        """Closes the connection, once."""
+        if self._open:
+            self._open = False
+            await self._websocket.close(code, reason)
+
+    async def _play_rest(self) -> None:
+        """What the resampler still holds of the audio before a mark."""
+        rest = self._back.flush()
+        self._forget_rest()
+        if len(rest):
+            await self.send_audio(rest)
+
+    def _forget_rest(self) -> None:
+        self._back = StreamingResampler(SAMPLE_RATE, self._rate)
+
+    async def _receive(self) -> None:
+        message: Optional[Union[str, bytes]] = await self._websocket.recv(self._settings.idle_timeout_ms / 1000)
+        if message is None:
+            raise ProtocolError("idle", f"Nothing came for {self._settings.idle_timeout_ms} ms.", 4408)
+        if not self._messages.spend(1):
+            raise ProtocolError(
+                "too_many_messages", f"More than {self._settings.max_messages_per_second} messages a second.", 4429
+            )
+        if self._open:  # else it came behind our goodbye
+            await self.take(message)
+        await asyncio.sleep(0)  # a client that sends without pause must not keep the loop to itself
+
+    # ------------------------------------------------ what the session wants
+
+    async def play(self, samples: np.ndarray) -> None:
+        """See `speaking.Player`."""
+        resampled = self._back.push(samples)
+        if len(resampled):
+            await self.send_audio(resampled)
+
+    async def clear(self) -> None:
+        """See `speaking.Player`."""
+        self._forget_rest()
+
+    async def hang_up(self) -> None:
+        """See `session.Line`."""
+        await self._close(1000, "hangup")

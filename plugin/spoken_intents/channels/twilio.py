@@ -1,0 +1,251 @@
+"""The telephone: Twilio Media Streams, both ways. Sanic and Rasa glue only.
+
+    call ──▶ POST /webhook ──▶ TwiML: connect to ──▶ WebSocket /websocket ──▶ session
+
+Setting it up is in ``docs/telephone.md``.
+"""
+
+import hmac
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Union
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+from sanic import Blueprint
+from sanic.request import Request
+from sanic.response import HTTPResponse, text
+from sanic.response import json as json_response
+
+from spoken_intents.audio import float_to_mulaw
+from spoken_intents.channels import twilio_protocol as protocol
+from spoken_intents.channels.connection import ConnectionCall, ConnectionInput, ConnectionSettings
+from spoken_intents.channels.spoken import OnNewMessage, recognizer_of
+from spoken_intents.config import require, settings_from
+from spoken_intents.errors import ProtocolError
+from spoken_intents.turns import Turn
+
+logger = logging.getLogger(__name__)
+
+MAX_BEFORE_START = 10  # messages; Twilio sends one
+MAX_FORM_BYTES = 65_536  # Twilio sends about 1,000
+KNOWN = {"From": "caller", "To": "callee", "Direction": "direction", "language": "language"}  # parameter -> metadata
+
+
+@dataclass(frozen=True)
+class TwilioSettings(ConnectionSettings):
+    """What credentials.yml may say of the telephone, beside what it may say of every channel of speech.
+
+    Attributes:
+        auth_token: The Twilio account's; with it only Twilio may ask for TwiML, and only calls that it was given to may
+            open a stream. Empty: anybody may do both.
+        public_url: Where Twilio reaches this server, such as ``https://bot.example``, with the path under which a proxy
+            has it, if any. Empty: https and the host that the request names.
+        max_messages_per_second: Twilio sends 50.
+    """
+
+    auth_token: str = ""
+    public_url: str = ""
+    idle_timeout_ms: int = 20_000  # Twilio sends silence, too
+    max_messages_per_second: int = 500
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        address = urlsplit(self.public_url)
+        require(
+            not self.public_url or (address.scheme in ("https", "wss") and bool(address.netloc) and not address.query),
+            f"public_url takes an address such as https://bot.example, got {self.public_url!r}.",
+        )
+
+
+class TwilioInput(ConnectionInput):
+    """People telephone the assistant: TwiML ``/webhooks/twilio_media_streams/webhook``, WebSocket ``…/websocket``."""
+
+    settings: TwilioSettings
+
+    @classmethod
+    def name(cls) -> str:
+        """The channel's name in URLs, and in ``channel:`` variations of responses."""
+        return "twilio_media_streams"
+
+    @classmethod
+    def from_credentials(cls, credentials: Optional[Dict[str, Any]]) -> "TwilioInput":
+        """The channel with the settings of credentials.yml.
+
+        Raises:
+            ConfigError: An unknown setting or a wrong value.
+        """
+        return cls(settings_from(TwilioSettings, credentials, f"credentials.yml, {cls.name()} channel"))
+
+    def __init__(self, settings: Optional[TwilioSettings] = None) -> None:
+        super().__init__(settings or TwilioSettings())
+        self._calls: "Dict[str, _TwilioCall]" = {}  # by Twilio's id
+
+    def blueprint(self, on_new_message: OnNewMessage) -> Blueprint:
+        """The routes (see parent class)."""
+        if not self.settings.auth_token:
+            logger.warning("%s: without auth_token anybody may open calls. Set it in credentials.yml.", self.name())
+        if self.speech is None:
+            logger.warning("%s: callers will hear nothing, as no speech engine is set or installed.", self.name())
+        twilio = Blueprint("spoken_intents_twilio", __name__)
+
+        @twilio.get("/")
+        async def health(request: Request) -> HTTPResponse:
+            return json_response({"status": "ok", "recognizer": recognizer_of(request.app) is not None})
+
+        @twilio.post("/webhook")
+        async def incoming(request: Request) -> HTTPResponse:
+            return self._answer(request)
+
+        @twilio.websocket("/websocket")
+        async def call(request: Request, websocket: Any) -> None:
+            await _TwilioCall(self, request, websocket, on_new_message).run()
+
+        @twilio.listener("after_server_stop")
+        async def stop(app: Any, loop: Any) -> None:
+            await self.stop()
+
+        return twilio
+
+    def begin(self, call: "_TwilioCall") -> None:
+        """A call is known. The newer of two connections for one call is it: Twilio opens one at a time, so the older
+        one is what a broken network left behind, and would otherwise go on answering nobody."""
+        older, self._calls[call.id] = self._calls.get(call.id), call
+        if older is not None:
+            logger.warning("Call %s connected anew: its older connection is closed.", call.id)
+            self.close_soon(older.session)
+            self.soon(older.give_way())
+
+    def end(self, call: "_TwilioCall") -> None:
+        """A connection is over."""
+        if self._calls.get(call.id) is call:
+            del self._calls[call.id]
+
+    def _answer(self, request: Request) -> HTTPResponse:
+        """TwiML for a call that comes in."""
+        if len(request.body) > MAX_FORM_BYTES:
+            return text(f"At most {MAX_FORM_BYTES} bytes are taken.", 413)
+        # Blank fields are signed, too; Sanic's own form leaves them out.
+        form = parse_qsl(request.body.decode(errors="replace"), keep_blank_values=True)
+        # Twilio calls by TLS only, whatever a proxy makes of it on the way here.
+        public = self.settings.public_url or f"https://{request.headers.get('host', '')}"
+        address = public.split("://", 1)[1].rstrip("/") + request.path
+        if self.settings.auth_token and not self._signed(request, f"https://{address}", form):
+            logger.warning("A request for TwiML was refused: Twilio's signature of https://%s is not on it.", address)
+            return text("Twilio's signature is missing or wrong.", 403)
+        fields = dict(form)
+        parameters = {name: value for name, value in parse_qsl(request.query_string) if name != protocol.TOKEN}
+        parameters.update({name: fields[name] for name in ("From", "To", "Direction") if fields.get(name)})
+        if self.settings.auth_token:
+            expires_at = int(time.time()) + protocol.TOKEN_LIFE_S
+            parameters[protocol.TOKEN] = protocol.stream_token(self.settings.auth_token, fields.get("CallSid", ""), expires_at)
+        try:
+            answer = protocol.twiml(f"wss://{address.rstrip('/').removesuffix('/webhook')}/websocket", parameters)
+        except ProtocolError as error:
+            return text(str(error), 400)
+        return text(answer, content_type="text/xml; charset=utf-8")
+
+    def _signed(self, request: Request, url: str, form: Any) -> bool:
+        if request.query_string:
+            url += f"?{request.query_string}"
+        expected = protocol.signature(self.settings.auth_token, url, form)
+        return hmac.compare_digest(request.headers.get("x-twilio-signature", "").encode(), expected.encode())
+
+
+class _TwilioCall(ConnectionCall):
+    """One stream: Twilio's messages around one session."""
+
+    def __init__(self, channel: TwilioInput, request: Request, websocket: Any, on_new_message: OnNewMessage) -> None:
+        super().__init__(channel, request, websocket, on_new_message)
+        self._channel = channel
+        self._stream_id = ""  # until `start`
+        self._before = 0  # messages until then
+        self._marks = 0
+        self._marked = True  # nothing was sent behind the last mark
+        self._tune(protocol.SAMPLE_RATE)
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            self._channel.end(self)
+
+    async def take(self, message: Union[str, bytes]) -> None:
+        parsed = protocol.parse(message)
+        if isinstance(parsed, protocol.Stop):
+            self._open = False
+        elif isinstance(parsed, protocol.Start):
+            await self._start(parsed)
+        elif isinstance(parsed, (protocol.Connected, protocol.Unknown)):
+            self._pass_over()
+        elif not self._stream_id:
+            raise ProtocolError("before_start", "No audio, key or mark may come before start.")
+        elif isinstance(parsed, protocol.Media):
+            if parsed.track == "inbound":
+                await self._hear(parsed.samples)
+        elif isinstance(parsed, protocol.Dtmf):
+            await self.session.dtmf(parsed.digit)
+        else:
+            await self.session.played(parsed.name)
+
+    def _pass_over(self) -> None:
+        """Greetings and events that this version does not know are no harm, unless somebody stays without a call."""
+        self._before += not self._stream_id
+        if self._before > MAX_BEFORE_START:
+            raise ProtocolError("before_start", f"No start among the first {MAX_BEFORE_START} messages.")
+
+    async def _start(self, start: protocol.Start) -> None:
+        if self._stream_id:
+            raise ProtocolError("late_start", "start comes once in a stream.")
+        if self._channel.settings.auth_token:
+            protocol.check_token(self._channel.settings.auth_token, start, time.time())
+        self.id = self.sender = start.call_id
+        self._stream_id = start.stream_id
+        parameters = {name: value for name, value in start.parameters.items() if name not in (*KNOWN, protocol.TOKEN)}
+        known = {ours: start.parameters.get(theirs) for theirs, ours in KNOWN.items()}
+        self.metadata = {"call_id": start.call_id, "stream_id": start.stream_id, **known, "parameters": parameters}
+        self._channel.begin(self)
+        if self._settings.initial_message:
+            await self.session.type(self._opening())
+
+    def _opening(self) -> str:
+        """The initial message, with what is known of the call as entities where the domain has such: they fill slots."""
+        message, domain = self._settings.initial_message, self.domain()
+        if domain is None or not message.startswith("/") or "{" in message:
+            return message
+        known = {**self.metadata["parameters"], **self.metadata}
+        entities = {name: known[name] for name in domain.entities if isinstance(known.get(name), str)}
+        return f"{message}{json.dumps(entities)}" if entities else message
+
+    async def refuse(self, error: ProtocolError) -> None:
+        logger.warning("Call %s is closed: %s (%s)", self.id, error, error.code)  # Twilio tells nobody
+        await self._close(error.close_code, error.code)
+
+    async def give_way(self) -> None:
+        """A newer connection has the call."""
+        await self._close(4409, "replaced")
+
+    # ------------------------------------------------ what the session wants
+
+    async def send_audio(self, samples: np.ndarray) -> None:
+        self._marked = False
+        await self._send(protocol.media(self._stream_id, float_to_mulaw(samples)))
+
+    async def clear(self) -> None:
+        await super().clear()
+        self._marked = True
+        await self._send(protocol.clear(self._stream_id))
+
+    async def send_mark(self) -> Optional[str]:
+        await self._play_rest()
+        if self._marked:  # by the mark before, or there is nothing to play
+            return None
+        self._marks, self._marked = self._marks + 1, True
+        name = str(self._marks)
+        await self._send(protocol.mark(self._stream_id, name))
+        return name
+
+    async def turn_ended(self, turn: Turn) -> Optional[str]:
+        return await self.send_mark()
