@@ -26,7 +26,7 @@ intents: [announce, dtmf, hang_up]
 entities: [digits]
 responses:
   utter_announce: [{text: "This call is recorded for as long as it lasts, and kept for ninety days.", metadata: {barge_in: false}}]
-  utter_keys: [{text: "Keys."}]
+  utter_keys: [{text: "Keys."}, {text: "Keys, by voice.", channel: voice}]
   utter_hang_up: [{text: "Good night.", custom: {hangup: true}}]
 rules:
 - {rule: announce, steps: [{intent: announce}, {action: utter_announce}]}
