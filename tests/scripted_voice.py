@@ -49,8 +49,10 @@ class ScriptedCall:
         raise AssertionError(f"The page sent {self.received} and {len(self.audio)} bytes of audio.")
 
     async def gets(self, **fields: Any) -> None:
-        """Waits until the page has sent this message."""
+        """Waits until the page has sent this message; a typed turn is taken at once."""
         await self.until(lambda: fields in self.received)
+        if {"text", "payload"} & set(fields):
+            await self.send({"trace_event": "typed", "text": next(iter(fields.values()))})
 
     @property
     def rate(self) -> int:

@@ -362,6 +362,28 @@ def test_buttons_work_once(recording: Path) -> None:
 
 
 @pytest.mark.browser
+def test_a_bot_that_speaks_first_has_a_card_of_its_own(recording: Path) -> None:
+    """The greeting comes before the answer to what the visitor has typed already, and is not taken for it."""
+
+    async def body() -> None:
+        async with ScriptedVoice() as voice, Chromium(*microphone_flags(recording)) as browser:
+            page = await browser.open(voice.url())
+            await page.click("#text")
+            await page.type("hello")
+            call = await voice.call()
+            await call.send({"trace_event": "typed", "text": "/greet"}, {"response": "Welcome."}, {"marker": "m", **FINAL})
+            await call.gets(text="hello")
+            await call.send({"response": "Hello you."}, {"marker": "n", **FINAL})
+            await page.until("document.querySelectorAll('.turn').length === 2 && document.body.innerText.includes('Hello you.')")
+            typed, own = [await page.evaluate(f"document.querySelector('.turn:nth-child({n})').innerText") for n in (1, 2)]
+            assert "Hello you." in typed and "Welcome." not in typed
+            assert "Welcome." in own and "Hello you." not in own
+            assert page.problems == []
+
+    run(body)
+
+
+@pytest.mark.browser
 def test_the_server_goes_and_comes_back(recording: Path) -> None:
     """The call goes on by itself, in the same conversation; what was not answered says so, what was typed meanwhile is sent."""
 
@@ -485,6 +507,7 @@ def test_the_page_speaks_itself_when_the_server_leaves_it_to_browsers() -> None:
             await page.click("#text")
             await page.type("hello")
             call = await voice.call()
+            await call.gets(text="hello")
             await call.send({"response": "Hello there."}, {"marker": "m", **FINAL})
             await page.until("said.length === 1 && said[0].text === 'Hello there.'")
             await state(page, "bot")

@@ -207,7 +207,8 @@ def test_keys_reach_rasa(server: Assistant) -> None:
                 return received, (await answer.json())["latest_message"]["entities"]
 
     received, entities = run(call())
-    assert received[0] == {"response": "Keys, by voice."}
+    assert received[0] == {"trace_event": "typed", "text": '/dtmf{"digits": "123"}'}
+    assert received[1] == {"response": "Keys, by voice."}
     assert [(entity["entity"], entity["value"]) for entity in entities] == [("digits", "123")]
 
 

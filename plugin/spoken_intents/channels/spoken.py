@@ -100,6 +100,11 @@ class SpokenCall(Line):
         agent = getattr(self._app.ctx, "agent", None)
         return agent.domain if agent else None
 
+    async def is_known(self, sender: str) -> bool:
+        """Whether Rasa has had a turn of that conversation: a caller who is back is not greeted again."""
+        agent = getattr(self._app.ctx, "agent", None)
+        return bool(agent and await agent.tracker_store.exists(sender))
+
     async def converse(self, turn: Turn) -> None:
         """See `session.Assistant`."""
         output = SpokenOutput(self, turn)

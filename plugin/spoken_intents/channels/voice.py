@@ -229,7 +229,7 @@ class _Call(ConnectionCall):
         self._tune(handshake.sample_rate)
         self.sender = handshake.sender or self.id
         self.metadata["language"] = handshake.language
-        if self._settings.initial_message:
+        if self._settings.initial_message and not (handshake.sender and await self.is_known(handshake.sender)):
             await self.session.type(self._settings.initial_message)
 
     async def refuse(self, error: ProtocolError) -> None:
@@ -302,17 +302,23 @@ def _trace_event(happening: Happening) -> Optional[Dict[str, Any]]:
         return {"trace_event": "silence", "count": happening.count}
     if isinstance(happening, TurnFailed):
         return {"error": {"code": "turn_failed", "message": happening.message}}
-    if isinstance(happening, TurnStarted) and happening.turn.recognition is not None:
-        heard = happening.turn.recognition
-        return {
-            "trace_event": "transcript",
-            "text": f"{heard.intent} ({heard.confidence:.2f})",
-            "intent": heard.intent,
-            "confidence": round(heard.confidence, 4),
-            "intent_ranking": _ranking(heard),
-            "asr_ms": round(happening.turn.asr_latency_ms, 1),
-        }
+    if isinstance(happening, TurnStarted):
+        return _turn_event(happening.turn)
     return None
+
+
+def _turn_event(turn: Turn) -> Optional[Dict[str, Any]]:
+    heard = turn.recognition
+    if heard is None:
+        return None if turn.utterance else {"trace_event": "typed", "text": turn.text}
+    return {
+        "trace_event": "transcript",
+        "text": f"{heard.intent} ({heard.confidence:.2f})",
+        "intent": heard.intent,
+        "confidence": round(heard.confidence, 4),
+        "intent_ranking": _ranking(heard),
+        "asr_ms": round(turn.asr_latency_ms, 1),
+    }
 
 
 def _ranking(heard: Recognition) -> List[Dict[str, Any]]:

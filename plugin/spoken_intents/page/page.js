@@ -222,7 +222,7 @@ function reply({ title, payload }) {
 function send(text, how, shown) {
   openAudio();
   if (speaksItself()) audio.player.interrupt(); // whoever types has read it
-  turns.typed(shown, how, call.state === "open");
+  turns.typed(text, shown, how, call.state === "open");
   call.send(text.startsWith("/") ? { payload: text } : { text });
   show();
 }
@@ -273,6 +273,7 @@ const EVENTS = {
     waveform.mark("quiet", baseMs + message.end_ms);
     turns.speechEnded(message);
   },
+  typed: (message) => turns.taken(message),
   transcript(message) {
     turns.heard(message);
     if (call.speech === "none") aloud(`Heard ${message.intent}`);

@@ -39,10 +39,10 @@ export class Turns {
 
   // -------------------------------------------------- what the person does
 
-  /** `isSent`: false while it waits for a connection. */
-  typed(text, how, isSent) {
-    const turn = Object.assign(this.#add("typed"), { isSent });
-    turn.card.typed(text, how);
+  /** `sent`: the text as the server gets it; `isSent`: false while it waits for a connection. */
+  typed(sent, shown, how, isSent) {
+    const turn = Object.assign(this.#add("typed"), { sent, isSent });
+    turn.card.typed(shown, how);
     this.#own = null;
     this.#typed.push(turn);
     this.#isAtEnd = true;
@@ -78,6 +78,14 @@ export class Turns {
     turn.card.heard(message);
     if (turn.endMs) turn.card.offerReplay(message.intent);
     this.#answering = turn;
+    this.#own = null;
+    this.#changed();
+  }
+
+  /** The server answers a typed turn: one of the person's, or one that it made itself (a greeting, a silence). */
+  taken({ text }) {
+    const place = this.#typed.findIndex((turn) => turn.sent === text);
+    this.#answering = place < 0 ? this.#add("bot") : this.#typed.splice(place, 1)[0];
     this.#own = null;
     this.#changed();
   }
@@ -160,9 +168,8 @@ export class Turns {
 
   // --------------------------------------------------
 
-  /** The turn that the bot's messages are for: the one being answered, else the oldest typed one, else one of its own. */
+  /** The turn that the bot's messages are for: the one being answered, else one of its own. */
   #present() {
-    this.#answering ??= this.#typed.shift() ?? null;
     if (this.#answering) return this.#answering;
     this.#own ??= this.#add("bot"); // not being answered: no final marker need follow
     return this.#own;
