@@ -36,7 +36,7 @@ rules:
 TELEPHONE = {  # a minute of a call in a second or two, so it may come much faster than time passes
     "auth_token": "the account's auth token",
     "public_url": "https://bot.example",
-    "initial_message": "/greet",
+    "initial_message": "/announce",
     "silence_timeout_ms": 0,
     "max_ahead_ms": 3_600_000,
     "max_messages_per_second": 100_000,
