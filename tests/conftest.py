@@ -23,7 +23,8 @@ CLIPS = 30  # an intent
 # What a bot of `rasa init` has nothing of: an announcement to be heard to its end, keys, hanging up.
 CONVERSATION = """
 intents: [announce, dtmf, hang_up]
-entities: [digits]
+entities: [digits, {branch: {influence_conversation: false}}]
+slots: {branch: {type: text, influence_conversation: false, mappings: [{type: from_entity, entity: branch}]}}
 responses:
   utter_announce: [{text: "This call is recorded for as long as it lasts, and kept for ninety days.", metadata: {barge_in: false}}]
   utter_keys: [{text: "Keys."}, {text: "Keys, by voice.", channel: voice}]
@@ -33,6 +34,15 @@ rules:
 - {rule: keys, steps: [{intent: dtmf}, {action: utter_keys}]}
 - {rule: hang up, steps: [{intent: hang_up}, {action: utter_hang_up}]}
 """
+TELEPHONE = {  # a minute of a call in a second or two, so it may come much faster than time passes
+    "auth_token": "the account's auth token",
+    "public_url": "https://bot.example",
+    "initial_message": "/announce",
+    "silence_timeout_ms": 0,
+    "max_ahead_ms": 3_600_000,
+    "max_messages_per_second": 100_000,
+}
+LEAVE = {"text": "Bye. Thank you for calling.", "custom": {"hangup": True}, "channel": "twilio_media_streams"}
 
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
@@ -128,14 +138,17 @@ def spoken_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_messages_per_second=200,
         allowed_origins=["https://friend.example"],
     )
-    (project / "credentials.yml").write_text(yaml.safe_dump({"rest": None, **voice}))
+    (project / "credentials.yml").write_text(
+        yaml.safe_dump({"rest": None, **voice, "spoken_intents.channels.twilio.TwilioInput": TELEPHONE})
+    )
     spoken = yaml.safe_load(blocks["data/spoken.yml"])
     conversation = yaml.safe_load(CONVERSATION)
     spoken["rules"] = conversation.pop("rules")
     domain = yaml.safe_load((project / "domain.yml").read_text())
     domain["intents"] += conversation["intents"]
-    domain["entities"] = conversation["entities"]
+    domain["entities"], domain["slots"] = conversation["entities"], conversation["slots"]
     domain["responses"].update(conversation["responses"])
+    domain["responses"]["utter_goodbye"].append(LEAVE)
     (project / "domain.yml").write_text(yaml.safe_dump(domain))
     spoken["nlu"] = [{"intent": intent, "examples": add_clips(project, intent)} for intent in INTENTS]
     (project / "data/spoken.yml").write_text(yaml.safe_dump(spoken))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import uuid
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,11 +12,12 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Optional
 import numpy as np
 import pytest
 import soxr
+import yaml
 from sanic import Sanic
 from telephone import CHANNEL, PATIENCE_S, Telephone, mulaw
 from test_session import LoudVad
 
-from assistant import free_port
+from assistant import ROOT, free_port
 from spoken_intents import recognizer as recognizers
 from spoken_intents import segmenter
 from spoken_intents.audio import SAMPLE_RATE
@@ -811,3 +813,17 @@ def test_an_open_door_and_a_mute_bot_are_told_once(caplog: pytest.LogCaptureFixt
 def test_wrong_settings_are_named(settings: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=f"credentials.yml, twilio_media_streams channel.*{words}"):
         TwilioInput.from_credentials(settings)
+
+
+def test_the_settings_in_the_docs_are_taken() -> None:
+    text = (ROOT / "docs/telephone.md").read_text()
+    block = re.search(r"```yaml\n( *# credentials.yml\n.*?)```", text, re.S)
+    assert block is not None
+    (name, settings), *_ = yaml.safe_load(block[1]).items()
+    assert name == f"{TwilioInput.__module__}.{TwilioInput.__name__}"
+    channel = TwilioInput.from_credentials({**settings, "speech": "none"})
+    assert channel.settings.public_url == "https://bot.example"
+    defaults = {row[1]: row[2].strip() for row in re.finditer(r"^\| `(\w+)` \| (.*?)\|", text.split("## What Rasa")[0], re.M)}
+    assert len(defaults) == 6
+    for setting, default in defaults.items():
+        assert str(getattr(TwilioSettings(), setting)) == default

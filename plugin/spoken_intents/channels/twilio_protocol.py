@@ -17,13 +17,13 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from spoken_intents.audio import mulaw_to_float
+from spoken_intents.channels.protocol import KEYS
 from spoken_intents.errors import ProtocolError
 
 SAMPLE_RATE = 8_000  # Hz, of both directions
 MEDIA_FORMAT = {"encoding": "audio/x-mulaw", "sampleRate": SAMPLE_RATE, "channels": 1}
 MAX_NAME = 200  # characters of a call's, a stream's or a mark's name, which are printable ASCII
 MAX_PARAMETERS, MAX_PARAMETER = 50, 500  # custom parameters; characters of name and value together, which is Twilio's limit
-DIGITS = frozenset("0123456789*#ABCD")
 TOKEN = "spoken_intents_token"  # the parameter that shows that this server's own TwiML opened the stream
 TOKEN_LIFE_S = 120  # from TwiML to `start`, which Twilio sends within seconds
 XML = '<?xml version="1.0" encoding="UTF-8"?>'
@@ -119,7 +119,7 @@ def parse(message: Union[str, bytes]) -> TwilioMessage:
     if event == "mark":
         return Mark(_name(inner, "mark", "name"))
     digit = inner.get("digit")
-    if not isinstance(digit, str) or len(digit) != 1 or digit not in DIGITS:
+    if not isinstance(digit, str) or len(digit) != 1 or digit not in KEYS:
         raise ProtocolError("bad_dtmf", f"digit takes one of 0-9 * # A-D; this was {str(digit)[:40]!r}.")
     return Dtmf(digit)
 
