@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Awaitable, Callable, Dict, List, Optional
 
 import aiohttp
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from sanic import Sanic
 
-from assistant import PROJECT, Assistant
+from assistant import PROJECT, Assistant, free_port
+from spoken_intents import recognizer as recognizers
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16, read_audio
 from spoken_intents.channels.voice import VoiceInput, VoiceSettings
 from spoken_intents.client import VoiceClient
@@ -227,6 +230,48 @@ def test_the_bot_hangs_up_once_its_last_word_is_played(server: Assistant) -> Non
     assert received[-1] == {"hangup": True} and code == 1000
     assert [message["response"] for message in received if "response" in message] == ["Good night."]
     assert not any("custom" in message for message in received)
+
+
+def test_the_bot_speaks_first_and_greets_nobody_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of its own, as the others' bot does not speak first; Rasa is scripted, and knows who has had a turn."""
+    monkeypatch.setattr(Sanic, "test_mode", True)
+    had_a_turn: List[str] = []
+
+    class Trackers:
+        async def exists(self, sender: str) -> bool:
+            return sender in had_a_turn
+
+    async def rasa(message: Any) -> None:
+        had_a_turn.append(message.sender_id)
+        await message.output_channel.send_text_message(message.sender_id, f"Rasa heard {message.text}.")
+
+    async def first_answer(url: str, sender: str) -> str:
+        async with aiohttp.ClientSession() as http, http.ws_connect(url) as socket:
+            await socket.send_json({"sender": sender} if sender else {})
+            await socket.send_json({"text": "hello"})
+            return (await until(socket, "response"))[-1]["response"]
+
+    async def calls() -> List[str]:
+        app = Sanic("speaks_first")
+        model, recognizer = "speaks_first", Trackers()  # any object: nothing is said
+        app.ctx.agent = SimpleNamespace(model_id=model, domain=None, tracker_store=Trackers())
+        recognizers.register(model, recognizer)  # type: ignore[arg-type]
+        channel = VoiceInput(VoiceSettings(initial_message="/greet", speech="none"))
+        app.blueprint(channel.blueprint(rasa), url_prefix="/v")
+        port = free_port()
+        server = await app.create_server(host="127.0.0.1", port=port, return_asyncio_server=True, access_log=False)
+        await server.startup()
+        await server.start_serving()
+        try:
+            url = f"ws://127.0.0.1:{port}/v/websocket"
+            return [await first_answer(url, sender) for sender in ("anna", "anna", "berta", "", "")]
+        finally:
+            await server.before_stop()
+            await server.close()
+            await server.after_stop()
+
+    greeted, not_again = "Rasa heard /greet.", "Rasa heard hello."
+    assert run(calls()) == [greeted, not_again, greeted, greeted, greeted]
 
 
 def test_two_calls_of_one_conversation_both_get_their_answers(server: Assistant) -> None:
