@@ -139,8 +139,10 @@ def _fit(
 def _add_turn_end(model: Any, learnt: Examples, held_out: Examples, recipe: Recipe) -> Optional[Dict[str, Any]]:
     if not recipe.turn_end:
         return None
-    speech = [[data.samples(row) for row, name in enumerate(data.names) if name != MADE_UP_NOISE] for data in (learnt, held_out)]
-    return add_turn_end(model, *speech, recipe)
+    fitted_on, measured_on = (
+        [data.samples(row) for row, name in enumerate(data.names) if name != MADE_UP_NOISE] for data in (learnt, held_out)
+    )
+    return add_turn_end(model, fitted_on, measured_on, recipe)
 
 
 def _measure(model: Any, data: Examples, labels: Sequence[str], held_out: bool) -> Dict[str, Any]:

@@ -16,6 +16,7 @@ SPEECH_DB, GAP_DB = 30, 20  # below it a clip's speech has ended, soft endings i
 ABOVE_DB = 8  # nor is speech so little above the background
 GAP_FRAMES = 10  # words part in a longer silence than the closure of a "p" within one
 WORD_FRAMES = 20  # of speech, at least, on either side of a gap
+QUIETEST_DB = 6  # above a clip's quietest grain others still are background
 GRAIN = SAMPLE_RATE * 40 // 1000  # of background
 BEFORE, BEHIND = 400 * SAMPLE_RATE // 1000, 600 * SAMPLE_RATE // 1000  # background around what is said
 PAUSE_MS = (300, 900)  # of those put in
@@ -61,8 +62,9 @@ def gaps(samples: np.ndarray) -> List[int]:
 def background(samples: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
     """`length` samples of what is heard in a clip where nobody speaks: short grains of it in random order, overlapping."""
     levels = levels_db(samples)
-    quiet = np.flatnonzero(levels <= np.percentile(levels, 5) + 3) * FRAME  # where a grain may begin
-    quiet = np.minimum(quiet, max(0, len(samples) - GRAIN))
+    frames = GRAIN // FRAME
+    loudest = np.array([levels[start : start + frames].max() for start in range(max(1, len(levels) - frames + 1))])
+    quiet = np.flatnonzero(loudest <= loudest.min() + QUIETEST_DB) * FRAME  # where a grain may begin
     half = GRAIN // 2
     window = np.sin(np.pi * (np.arange(GRAIN) + 0.5) / GRAIN)  # the powers of two that overlap add up to 1
     made = np.zeros((length // half + 2) * half)
@@ -101,13 +103,20 @@ def stream(samples: np.ndarray, opened: int, behind: int, rng: np.random.Generat
     return line[: len(line) - max(0, len(samples) - kept)], end
 
 
-def heard_at_pauses(line: np.ndarray, end: int) -> List[Tuple[np.ndarray, bool]]:
-    """What the segmenter hands over at each pause of a line, and whether it holds all that is said until `end`."""
+def heard_at_pauses(line: np.ndarray, end: int, clean: np.ndarray) -> List[Tuple[np.ndarray, bool]]:
+    """What the segmenter hands over at each pause of a line, and whether it holds all that is said until `end`.
+
+    Args:
+        clean: The line without noise: where somebody speaks in it, the detector is mistaken and there is no pause.
+    """
+    silent = ~spoken(clean, GAP_DB)
+    tail = NEVER_ENDS.pause_ms * SAMPLE_RATE // 1000
     heard = []
     for event in Segmenter(NEVER_ENDS).push(line):
         if isinstance(event, SpeechPaused):
-            complete = event.at_sample + NEVER_ENDS.pause_ms * SAMPLE_RATE // 1000 >= end
-            heard.append((event.samples, complete))
+            complete = event.at_sample + tail >= end
+            if complete or silent[event.at_sample // FRAME : (event.at_sample + tail) // FRAME].sum() >= GAP_FRAMES:
+                heard.append((event.samples, complete))
             if complete:
                 break
     return heard

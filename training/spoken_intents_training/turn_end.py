@@ -86,10 +86,11 @@ def copies(clips: Sequence[np.ndarray], at_most: int, seed: int) -> List[Tuple[n
     made: List[Tuple[np.ndarray, bool]] = []
     left = at_most
     for place in np.concatenate([rng.permutation(len(clips)) for _ in range(ROUNDS)]):
-        line, end = stream(clips[place], int(rng.integers(PAUSES + 1)), BEHIND, rng)
+        clean, end = stream(clips[place], int(rng.integers(PAUSES + 1)), BEHIND, rng)
+        line = clean
         if rng.random() < 0.5:
             line = elsewhere.sampled(line, rng) * np.float32(10 ** (rng.uniform(-20, 0) / 20))
-        heard = heard_at_pauses(line, end)
+        heard = heard_at_pauses(line, end, clean)
         left -= sum(len(samples) for samples, _ in heard)
         if left < 0:
             break
