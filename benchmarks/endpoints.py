@@ -24,7 +24,7 @@ WORDS = ("affirm", "deny", "go", "help", "repeat", "start", "stop")
 COMMANDS = ("enter", "erase", "rubout")
 ADAPTIVE = SegmenterSettings()
 # What was tried of the silence that ends a turn surely complete and one surely not.
-PAIRS = ((160, 1200), (200, 1200), (240, 1200), (200, 800), (200, 1600))
+PAIRS = ((200, 1200), (240, 800), (240, 1600))
 
 
 def _fixed(milliseconds: int, **changes: Any) -> SegmenterSettings:
