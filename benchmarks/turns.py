@@ -101,7 +101,8 @@ def endpoints(
             if not (folder / MODEL_JSON).is_file():
                 train(learnt, base_model, load_recipe("default"), folder)
             recognizer = Recognizer(folder)
-            turn_ends[dataset] = {"clips": len(learnt), **(recognizer.description["turn_end"] or {})}
+            learnt_from = sum(recognizer.description["data"]["clips"].values())
+            turn_ends[dataset] = {"clips": learnt_from, **(recognizer.description["turn_end"] or {})}
             found.update(measure(recognizer, lines(dataset, tested, speech)))
     rows = [
         {"group": group, "condition": condition, "method": method, **row(delays)}
