@@ -1,23 +1,30 @@
 """Figures of turn-taking, on recordings of people; tables on the terminal and JSON in results/.
 
-    python benchmarks/turns.py vad        # each detector on meetings with speech marked in time, clean, noisy, telephone
+    python benchmarks/turns.py vad          # each detector on meetings with speech marked in time, clean, noisy, telephone
+    python benchmarks/turns.py endpoints    # turns cut off, and how long after the end of speech a turn is over
 
 The recordings are in folders under --speech, which no user needs.
 """
 
+import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 import typer
 from bench import HERE, console, save
+from endpoints import CONDITIONS, METHODS, lines, measure, row
 from rich.table import Table
+from trials import test_part, train_part, validation_split
 
 from spoken_intents.audio import SAMPLE_RATE, read_audio
+from spoken_intents.recognizer import MODEL_JSON, Recognizer
 from spoken_intents.vad import Vad, make_vad
 from spoken_intents_training.augment import add_noise, telephone
 from spoken_intents_training.evaluate import recordings
+from spoken_intents_training.finetune import train
+from spoken_intents_training.recipe import load_recipe
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 SPEECH = typer.Option(HERE.parent.parent / "shared/speech", help="Folder of the recordings.")
@@ -72,6 +79,43 @@ def vad(speech: Path = SPEECH) -> None:
         table.add_row(name, *cells, f"{microseconds:.0f}")
     console.print(table)
     save("vad", {"seconds": length, "speech": spoken / length, "rows": rows})
+
+
+@app.command()
+def endpoints(
+    speech: Path = SPEECH,
+    base_model: str = typer.Option(str(HERE.parent.parent / "shared/models/whisper-tiny.en-encoder"), help="Base model."),
+    sets: List[str] = typer.Option(["coffee", "an4"], "--set", help="Which sets; may be given again."),
+    validation: bool = typer.Option(False, help="Train on half of the train part and measure on the rest, to choose on."),
+    models: Optional[Path] = typer.Option(None, help="Folder of models by set, from the same training; made where missing."),
+) -> None:
+    """Share of turns that each method cuts off, and the others' delay from the true end of speech."""
+    found: Dict[Any, List[Any]] = {}
+    turn_ends: Dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for dataset in sets:
+            learnt, tested = train_part(speech, dataset), test_part(speech, dataset)
+            if validation:
+                learnt, tested = validation_split(learnt, 0)
+            folder = (models or Path(temporary)) / dataset
+            if not (folder / MODEL_JSON).is_file():
+                train(learnt, base_model, load_recipe("default"), folder)
+            recognizer = Recognizer(folder)
+            learnt_from = sum(recognizer.description["data"]["clips"].values())
+            turn_ends[dataset] = {"clips": learnt_from, **(recognizer.description["turn_end"] or {})}
+            found.update(measure(recognizer, lines(dataset, tested, speech)))
+    rows = [
+        {"group": group, "condition": condition, "method": method, **row(delays)}
+        for (group, condition, method), delays in found.items()
+    ]
+    for condition in CONDITIONS:
+        groups = list(dict.fromkeys(group for group, *_ in found))
+        table = Table("method", *groups, title=f"{condition}: turns cut off; delay in ms, median (95th percentile)")
+        for method in METHODS:
+            cells = [row(found[group, condition, method]) for group in groups]
+            table.add_row(method, *(f"{c['cut_off']:.1%}; {c['median_ms']:.0f} ({c['p95_ms']:.0f})" for c in cells))
+        console.print(table)
+    save("endpoints_validation" if validation else "endpoints", {"models": turn_ends, "rows": rows})
 
 
 def speech_marks(file: Path) -> Dict[str, Any]:

@@ -3,9 +3,10 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import List
+from typing import Any, List, Tuple
 
 import bench
+import endpoints
 import numpy as np
 import pytest
 import tables
@@ -16,7 +17,8 @@ from transformers import WhisperConfig
 from variants import VARIANTS, VARIATIONS, _Varied, blank_out, poolings, tried
 
 from spoken_intents.features import log_mel
-from spoken_intents.recognizer import Recognizer
+from spoken_intents.recognizer import Recognition, Recognizer
+from spoken_intents.segmenter import SegmenterSettings
 from spoken_intents_training import finetune, loop
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.dataset import Clip, read_samples
@@ -155,3 +157,58 @@ def test_a_table_of_bases_that_are_not_all_measured(
     (tmp_path / "results/bases_an4.json").write_text(json.dumps({"rows": rows}))
     tables.bases()
     assert table in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- turn ends
+
+
+def test_the_end_of_turn_output_leaves_results_their_recipe() -> None:
+    recipe = load_recipe("default")
+    assert trials.identity(replace(recipe, turn_end=False)) == trials.identity(recipe) == "7f03859c"
+    assert trials.identity(replace(recipe, epochs=4)) != trials.identity(recipe)
+
+
+class Answers:
+    """A recognizer that is as sure as the script says, pause after pause."""
+
+    def __init__(self, *complete: float) -> None:
+        self._complete = list(complete)
+
+    def classify(self, samples: np.ndarray) -> Recognition:
+        return Recognition((("a", 1.0),), 0.0, "", 0.0, self._complete.pop(0))
+
+
+class Flags:
+    """A detector that says what the script says, window after window of 20 ms."""
+
+    window_samples = 320
+
+    def __init__(self, script: str) -> None:
+        self._flags = iter(script)
+
+    def is_speech(self, window: np.ndarray) -> bool:
+        return next(self._flags) == "s"
+
+
+@pytest.mark.parametrize(
+    ("answers", "settings", "wanted_ms"),
+    [
+        ((1.0,), endpoints.ADAPTIVE, 500 + 240),  # cut off in the pause
+        ((0.0, 1.0), endpoints.ADAPTIVE, 1500 + 240),
+        ((0.0, 0.0), endpoints.ADAPTIVE, 1500 + 1200),
+        ((), endpoints.METHODS["fixed 300 ms"], 500 + 300),
+        ((), endpoints.METHODS["fixed 800 ms"], 1500 + 800),
+    ],
+)
+def test_where_a_turn_ends(answers: Tuple[float, ...], settings: SegmenterSettings, wanted_ms: int) -> None:
+    script = "s" * 25 + "." * 25 + "s" * 25 + "." * 75  # speech from 0 to 500 and from 1000 to 1500 ms
+    line = endpoints.Line("", "", np.zeros(len(script) * 320, dtype=np.float32), 0, 75 * 320)
+    vad: Any = Flags(script)
+    recognizer: Any = Answers(*answers)
+    assert endpoints.ended_at(line, settings, vad, recognizer, {}) == wanted_ms * 16
+
+
+def test_a_row_tells_turns_cut_off_from_the_delay_of_the_others() -> None:
+    assert endpoints.row([-20.0, 100.0, 300.0, None]) == {
+        "n": 4, "missed": 1, "cut_off": pytest.approx(1 / 3), "median_ms": 200.0, "p95_ms": pytest.approx(290.0),
+    }  # fmt: skip

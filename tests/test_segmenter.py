@@ -23,7 +23,7 @@ from spoken_intents.segmenter import (
     Utterance,
     segment,
 )
-from spoken_intents.vad import VADS, make_vad
+from spoken_intents.vad import VADS, Vad, make_vad
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -529,3 +529,32 @@ def test_a_commit_takes_speech_too_short_to_start_by_itself() -> None:
     assert utterance.start_sample == WINDOW, "with the padding before it"
     assert np.array_equal(utterance.samples, stream(5)[WINDOW:])
     assert segmenter.flush("commit") == []
+
+
+def test_the_silence_needed_follows_from_how_sure_it_is_that_all_is_said() -> None:
+    settings = SegmenterSettings(min_silence_duration_ms=600, sure_silence_ms=240, unsure_silence_ms=1200)
+    needed = [settings.silence_for(complete) for complete in (0.0, 0.5, 0.65, 0.8, 1.0)]
+    assert needed == pytest.approx([1200, 1200, 720, 240, 240])
+    assert settings.silence_for(None) == 600
+    assert replace(settings, turn_end="fixed").silence_for(0.9) == 600
+
+
+def test_webrtcvad_hears_no_speech_far_below_the_last_and_forgets_a_slammed_door() -> None:
+    rng = np.random.default_rng(0)
+    time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    voice = sum(np.sin(2 * np.pi * 120 * k * time) / k for k in range(1, 20)) * (1 + np.sin(2 * np.pi * 4 * time)) / 2
+    voice = (0.1 * voice + 1e-4 * rng.standard_normal(len(voice))).astype(np.float32)
+
+    def share(detector: Vad, samples: np.ndarray) -> float:
+        return float(np.mean([detector.is_speech(window) for window in samples.reshape(-1, detector.window_samples)]))
+
+    detector = make_vad("webrtcvad", 2, 0.5)
+    soft = voice * np.float32(10 ** (-36 / 20))
+    assert share(detector, voice) > 0.5
+    assert share(make_vad("webrtcvad", 0, 0.5), soft) > 0.3, "by itself it is speech"
+    loud_first = make_vad("webrtcvad", 0, 0.5)
+    share(loud_first, voice)
+    assert share(loud_first, soft) == 0
+    for _ in range(6):  # seconds, 3 dB each
+        share(loud_first, soft)
+    assert share(loud_first, soft) > 0.3

@@ -23,6 +23,7 @@ from spoken_intents.features import FrontEnd, log_mel
 
 FORMAT = 1  # of model.json
 NON_SPEECH = "__non_speech__"  # the reserved label for what is not speech at all
+COMPLETE = "complete"  # the end-of-turn output's name in the graphs, which some models have
 MODEL_JSON, INT8, FP32, ENCODER = "model.json", "model.onnx", "model.fp32.onnx", "encoder.safetensors"
 
 
@@ -98,12 +99,16 @@ class Recognizer:
         Raises:
             AudioError: Shorter than 20 ms or longer than 30 s.
         """
+        return self._hear(samples)[0]
+
+    def _hear(self, samples: np.ndarray) -> Tuple[np.ndarray, Optional[float]]:
+        """Logits, and the probability of being complete where the model has learnt it."""
         features = log_mel(samples, self.front_end.n_mels, self.front_end.padded)[None]
-        logits = self._session.run(None, {"input_features": features})[0][0]
-        second, first = np.partition(logits, -2)[-2:]
+        logits, *complete = self._session.run(None, {"input_features": features})
+        second, first = np.partition(logits[0], -2)[-2:]
         if first - second < self._tie:
-            return self._precisely().run(None, {"input_features": features})[0][0]
-        return logits
+            logits, *complete = self._precisely().run(None, {"input_features": features})
+        return logits[0], _sigmoid(float(complete[0][0, 0])) if complete else None
 
     def _precisely(self) -> onnxruntime.InferenceSession:
         with self._fp32_lock:
@@ -118,7 +123,8 @@ class Recognizer:
             AudioError: Shorter than 20 ms or longer than 30 s.
         """
         began = time.perf_counter()
-        probabilities = softmax(self.logits(samples) / self.temperature)
+        logits, complete = self._hear(samples)
+        probabilities = softmax(logits / self.temperature)
         order = np.argsort(-probabilities, kind="stable")
         ranking = tuple((self.labels[i], float(probabilities[i])) for i in order if self.labels[i] != NON_SPEECH)
         return Recognition(
@@ -126,6 +132,7 @@ class Recognizer:
             non_speech=float(probabilities[self.labels.index(NON_SPEECH)]) if NON_SPEECH in self.labels else 0.0,
             model=self.fingerprint,
             milliseconds=(time.perf_counter() - began) * 1000,
+            complete=complete,
         )
 
 
@@ -140,6 +147,10 @@ def _load(file: Path, labels: int) -> onnxruntime.InferenceSession:
     if session.get_outputs()[0].shape[1] != labels:
         raise ModelError(f"{file}: has another number of outputs than {MODEL_JSON} has labels. Train the model again.")
     return session
+
+
+def _sigmoid(logit: float) -> float:
+    return float(0.5 * (1 + np.tanh(0.5 * logit)))  # which does not overflow
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -19,6 +19,10 @@ from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.config import require
 from spoken_intents.vad import Vad, make_vad, require_vad
 
+# Probabilities of being complete up to which a caller surely goes on, and from which he surely is done. In between the
+# silence needed falls evenly; falling evenly from 0 to 1 cut off twice as many turns and was slower.
+UNSURE, SURE = 0.5, 0.8
+
 
 @dataclass(frozen=True)
 class SegmenterSettings:
@@ -89,7 +93,8 @@ class SegmenterSettings:
         """
         if complete is None or self.turn_end == "fixed":
             return self.min_silence_duration_ms
-        return self.unsure_silence_ms + complete * (self.sure_silence_ms - self.unsure_silence_ms)
+        sureness = min(1.0, max(0.0, (complete - UNSURE) / (SURE - UNSURE)))
+        return self.unsure_silence_ms + sureness * (self.sure_silence_ms - self.unsure_silence_ms)
 
 
 @dataclass(frozen=True)

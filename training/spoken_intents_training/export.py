@@ -24,9 +24,9 @@ from transformers import WhisperForAudioClassification
 
 from spoken_intents.errors import ModelError, TrainingError
 from spoken_intents.features import MAX_FRAMES, FrontEnd
-from spoken_intents.recognizer import ENCODER, FORMAT, FP32, INT8, MODEL_JSON, NON_SPEECH, read_model_json
+from spoken_intents.recognizer import COMPLETE, ENCODER, FORMAT, FP32, INT8, MODEL_JSON, NON_SPEECH, read_model_json
 from spoken_intents_training.heads import HEADS
-from spoken_intents_training.modeling import ShortContextClassifier
+from spoken_intents_training.modeling import ShortContextClassifier, encode
 from spoken_intents_training.sources import first_line, same_base_model
 
 PROTOBUF_BYTES = 2**31 - 2**20  # what a graph in one file can hold
@@ -39,12 +39,16 @@ Files = Dict[str, bytes]  # contents by name
 class _Graph(torch.nn.Module):
     """One utterance, no mask: what serving runs."""
 
-    def __init__(self, model: WhisperForAudioClassification) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, input_features: torch.Tensor) -> torch.Tensor:
-        return self.model(input_features).logits
+    def forward(self, input_features: torch.Tensor) -> Tuple[torch.Tensor, ...]:
+        turn_end = getattr(self.model, "turn_end", None)
+        if turn_end is None:
+            return (self.model(input_features).logits,)
+        hidden, mask = encode(self.model.encoder, input_features)
+        return self.model.classify(hidden, mask), turn_end(hidden)
 
 
 def export(
@@ -101,7 +105,9 @@ def _write(
         "pooling": getattr(model.config, "pooling", "mean"),  # absent where it is not from load_base
         "parity": parity,
     }
-    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    # Without the end-of-turn output, which is fitted anew to whatever encoder comes out of further fine-tuning.
+    kept = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("turn_end.")}
+    weights = {name: tensor.half().contiguous() for name, tensor in kept.items()}
     save_file(weights, out / ENCODER, metadata={"format": "pt"})
     (out / MODEL_JSON).write_text(json.dumps(described, indent=2) + "\n")
     return described
@@ -109,6 +115,8 @@ def _write(
 
 def export_onnx(model: WhisperForAudioClassification, out: Path) -> None:
     """Writes the fp32 and the int8 graph: input_features (1, n_mels, frames) -> logits (1, labels).
+
+    A model with an end-of-turn output has a second one: complete (1, 1), a logit.
 
     Weights above `PROTOBUF_BYTES` (large) lie beside the fp32 graph, as ONNX cannot hold them.
     """
@@ -123,7 +131,7 @@ def export_onnx(model: WhisperForAudioClassification, out: Path) -> None:
             (example,),
             str(raw / FP32),
             input_names=["input_features"],
-            output_names=["logits"],
+            output_names=["logits", COMPLETE] if getattr(model, "turn_end", None) else ["logits"],
             dynamic_axes={"input_features": {2: "frames"}} if short else None,
             opset_version=17,
             dynamo=False,

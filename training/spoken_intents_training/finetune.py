@@ -24,9 +24,11 @@ from spoken_intents_training.modeling import ShortContextClassifier, load_base
 from spoken_intents_training.nonspeech import non_speech_clips
 from spoken_intents_training.recipe import Recipe
 from spoken_intents_training.sources import file_digest, files_fingerprint
+from spoken_intents_training.turn_end import add_turn_end
 
 logger = logging.getLogger(__name__)
 
+MADE_UP_NOISE = "a made-up noise"  # its name among clips
 PARITY_CLIPS = 64  # at most; each is heard three times
 
 
@@ -84,10 +86,12 @@ def train(
         return {}
     measured_on = held_out or learnt
     measured = _measure(model, measured_on, labels, bool(held_out))
+    described_end = _add_turn_end(model, learnt, held_out, recipe)
     measured["metrics"]["seconds"] = round(time.monotonic() - began, 1)
     description = {
         "labels": labels,
         **measured,
+        "turn_end": described_end,
         "base_model": base_model,
         "recipe": asdict(recipe),
         "data": {
@@ -129,6 +133,15 @@ def _fit(
         if recipe.pooling != "mean" and anew:
             begin_with_head(cast(ShortContextClassifier, model), learnt, recipe, last_checkpoint(folder))
         return run(model, learnt, recipe, folder, checkpoints is not None, tensorboard)
+
+
+def _add_turn_end(model: Any, learnt: Examples, held_out: Examples, recipe: Recipe) -> Optional[Dict[str, Any]]:
+    if not recipe.turn_end:
+        return None
+    fitted_on, measured_on = (
+        [data.samples(row) for row, name in enumerate(data.names) if name != MADE_UP_NOISE] for data in (learnt, held_out)
+    )
+    return add_turn_end(model, fitted_on, measured_on, recipe)
 
 
 def _measure(model: Any, data: Examples, labels: Sequence[str], held_out: bool) -> Dict[str, Any]:
@@ -180,7 +193,7 @@ def read_examples(
 
     def examples(clips: Sequence[Clip], samples: List[np.ndarray], noises: List[np.ndarray]) -> Examples:
         targets = [labels.index(clip.intent) for clip in clips] + [labels.index(NON_SPEECH) for _ in noises]
-        names = [clip.name for clip in clips] + ["a made-up noise" for _ in noises]
+        names = [clip.name for clip in clips] + [MADE_UP_NOISE for _ in noises]
         return Examples(samples + noises, targets, names, recipe, n_mels)
 
     return (

@@ -88,7 +88,7 @@ def frozen_hidden(model: Any, data: Examples, rows: Sequence[int]) -> List[torch
         hidden, mask = encode(model.encoder, features, frames)
         return [row[real].cpu() for row, real in zip(hidden, cast(torch.Tensor, mask))]
 
-    return _in_batches(model, data, rows, compute)
+    return in_batches(model, data, rows, compute)
 
 
 def predict(model: Any, data: Examples, rows: Sequence[int]) -> np.ndarray:
@@ -98,10 +98,10 @@ def predict(model: Any, data: Examples, rows: Sequence[int]) -> np.ndarray:
         short = isinstance(model, ShortContextClassifier)
         return (model(features, frames) if short else model(features)).logits.cpu().numpy()
 
-    return np.stack(_in_batches(model, data, rows, compute))
+    return np.stack(in_batches(model, data, rows, compute))
 
 
-def _in_batches(model: Any, data: Examples, rows: Sequence[int], compute: Any, batch_size: int = 16) -> List[Any]:
+def in_batches(model: Any, data: Examples, rows: Sequence[int], compute: Any, batch_size: int = 16) -> List[Any]:
     """`compute(features, frames)` of every row, in order, in batches of about equal length."""
     lengths = data.lengths
     order = sorted(range(len(rows)), key=lambda index: lengths[rows[index]])

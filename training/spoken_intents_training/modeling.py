@@ -28,10 +28,11 @@ class ShortContextClassifier(WhisperForAudioClassification):
     """
 
     head: Optional[Head]
+    turn_end: Optional[nn.Module]  # `turn_end.TurnEnd`, where it was fitted
 
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__(config)
-        self.head = None
+        self.head = self.turn_end = None
 
     def put_head(self, head: Head) -> None:
         """With `head` in place of the one it had; `config.pooling` names it."""
@@ -47,12 +48,14 @@ class ShortContextClassifier(WhisperForAudioClassification):
             input_features: Log-mel, shape (batch, n_mels, frames).
             frames: How many frames of each row are real, shape (batch,); None when all are.
         """
-        hidden, mask = encode(self.encoder, input_features, frames)
-        if self.head is None:
-            logits = self.classifier(masked_mean(self.projector(hidden), mask))
-        else:
-            logits = self.head(hidden.float(), mask)
+        logits = self.classify(*encode(self.encoder, input_features, frames))
         return SequenceClassifierOutput(logits=logits)
+
+    def classify(self, hidden: torch.Tensor, mask: Optional[torch.Tensor]) -> Any:
+        """Logits, shape (batch, labels), of what `encode` gives."""
+        if self.head is None:
+            return self.classifier(masked_mean(self.projector(hidden), mask))
+        return self.head(hidden.float(), mask)
 
 
 def encode(

@@ -38,6 +38,7 @@ class Recipe:
         non_speech_share: Clips of noise made for the reserved non-speech output, as a share of the clips, at least
             12; 0: none, and the output is never the answer.
         held_out_share: Share of the clips that is not trained on, to measure accuracy and fit the temperature.
+        turn_end: Whether the model also learns to tell whether what was said is complete, see ``turn_end``.
         seed: Of everything random.
     """
 
@@ -55,6 +56,7 @@ class Recipe:
     precision: str
     non_speech_share: float
     held_out_share: float
+    turn_end: bool
     seed: int
 
     def __post_init__(self) -> None:
@@ -75,6 +77,7 @@ class Recipe:
         require(0 <= self.max_grad_norm < math.inf, f"max_grad_norm takes 0 (no clipping) or more, got {self.max_grad_norm}.")
         if self.context == "padded":  # Hugging Face's class has its own pooling
             require(self.pooling == "mean", f"context: padded takes pooling: mean only, got {self.pooling}.")
+            require(not self.turn_end, "context: padded takes turn_end: false only, got true.")
 
     def epochs_for(self, clips: int) -> int:
         """Passes over so many clips: `epochs`, or more until there are `min_steps` steps."""
