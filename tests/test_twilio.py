@@ -80,6 +80,9 @@ class Rasa:
                 await message.output_channel.send_text_message(message.sender_id, text)
         self.done.append(said)
 
+    async def knows(self, sender: str) -> bool:
+        return any(sender == known for known, _ in self.turns)
+
     @property
     def heard(self) -> List[str]:
         return [said for _, said in self.turns]
@@ -143,7 +146,8 @@ async def serving(
     ear = Ear()
     model = uuid.uuid4().hex
     recognizers.register(model, ear)  # type: ignore[arg-type]
-    app.ctx.agent = SimpleNamespace(model_id=model, domain=domain) if agent else None
+    trackers = SimpleNamespace(exists=rasa.knows)
+    app.ctx.agent = SimpleNamespace(model_id=model, domain=domain, tracker_store=trackers) if agent else None
     channel = TwilioInput(settings)
     channel.speech = Voice()  # type: ignore[assignment]
     app.blueprint(channel.blueprint(rasa), url_prefix=CHANNEL)
@@ -270,6 +274,22 @@ def test_the_call_is_known_to_rasa_from_its_first_message() -> None:
     rasa.turns.clear()
     run(main(("branch", "caller", "amount", "parameters")))
     assert rasa.heard == ['/greet{"branch": "Leeds \\"1\\"", "caller": "+4420"}'], "what the domain has as entities"
+
+
+def test_a_call_that_connects_anew_is_not_greeted_again() -> None:
+    rasa = Rasa()
+
+    async def main() -> None:
+        async with serving(rasa, replace(SETTINGS, initial_message="/greet")) as server:
+            for count in (1, 2):
+                async with server.phone() as phone:
+                    await phone.connect()
+                    await phone.until(lambda: rasa.turns)
+                    await phone.say(said(6))
+                    await phone.until(lambda count=count: len(rasa.turns) == 1 + count)
+
+    run(main())
+    assert rasa.heard == ["/greet", "intent_6", "intent_6"]
 
 
 @pytest.mark.parametrize("message", ["hello", '/greet{"branch": "York"}'])
@@ -738,6 +758,20 @@ def test_only_twilio_may_ask_for_twiml(caplog: pytest.LogCaptureFixture) -> None
     statuses = run(main())
     assert statuses == [200, 200, 403, 403, 403, 200, 403]
     assert "refused: Twilio's signature of https://127.0.0.1" in caplog.text
+
+
+@pytest.mark.parametrize("header", [b"Host: \xff", b"Host: x\r\nX-Twilio-Signature: \xff", b""])
+def test_any_bytes_in_a_header_are_refused_like_others(header: bytes) -> None:
+    async def main() -> bytes:
+        async with serving(Rasa(), SAFE) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            lines = [f"POST {CHANNEL}/webhook HTTP/1.1".encode(), header, b"Content-Length: 0", b"Connection: close", b"", b""]
+            writer.write(b"\r\n".join(line for line in lines[:2] if line) + b"\r\n" + b"\r\n".join(lines[2:]))
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    assert run(main()).startswith(b"HTTP/1.1 403 ")
 
 
 @pytest.mark.parametrize(

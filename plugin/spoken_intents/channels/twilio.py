@@ -132,6 +132,7 @@ class TwilioInput(ConnectionInput):
         # Twilio calls by TLS only, whatever a proxy makes of it on the way here.
         public = self.settings.public_url or f"https://{request.headers.get('host', '')}"
         address = public.split("://", 1)[1].rstrip("/") + request.path
+        address = address.encode(errors="replace").decode()  # a header may hold any bytes
         if self.settings.auth_token and not self._signed(request, f"https://{address}", form):
             logger.warning("A request for TwiML was refused: Twilio's signature of https://%s is not on it.", address)
             return text("Twilio's signature is missing or wrong.", 403)
@@ -151,7 +152,8 @@ class TwilioInput(ConnectionInput):
         if request.query_string:
             url += f"?{request.query_string}"
         expected = protocol.signature(self.settings.auth_token, url, form)
-        return hmac.compare_digest(request.headers.get("x-twilio-signature", "").encode(), expected.encode())
+        shown = request.headers.get("x-twilio-signature", "")
+        return hmac.compare_digest(shown.encode(errors="replace"), expected.encode())
 
 
 class _TwilioCall(ConnectionCall):
@@ -207,7 +209,7 @@ class _TwilioCall(ConnectionCall):
         known = {ours: start.parameters.get(theirs) for theirs, ours in KNOWN.items()}
         self.metadata = {"call_id": start.call_id, "stream_id": start.stream_id, **known, "parameters": parameters}
         self._channel.begin(self)
-        if self._settings.initial_message:
+        if self._settings.initial_message and not await self.is_known(start.call_id):  # else the call has connected anew
             await self.session.type(self._opening())
 
     def _opening(self) -> str:
