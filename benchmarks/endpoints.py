@@ -24,7 +24,7 @@ WORDS = ("affirm", "deny", "go", "help", "repeat", "start", "stop")
 COMMANDS = ("enter", "erase", "rubout")
 ADAPTIVE = SegmenterSettings()
 # What was tried of the silence that ends a turn surely complete and one surely not.
-PAIRS = ((200, 1200), (240, 800), (240, 1600))
+PAIRS = ((160, 1200), (240, 1200), (200, 800), (200, 1600))
 
 
 def _fixed(milliseconds: int, **changes: Any) -> SegmenterSettings:
@@ -82,7 +82,7 @@ def group_of(dataset: str, clip: Clip) -> str:
 
 
 def lines(dataset: str, clips: Sequence[Clip], speech: Path) -> Iterator[Line]:
-    """Every clip in each of `CONDITIONS`."""
+    """Every clip in each of `CONDITIONS`; with pauses opened only those with words that part."""
     noises = [read_audio(path, 120) for path in recordings(speech / "noise")]
     for index, clip in enumerate(clips):
         rng = np.random.default_rng((11, index))
@@ -91,15 +91,16 @@ def lines(dataset: str, clips: Sequence[Clip], speech: Path) -> Iterator[Line]:
         plain, end = stream(samples, 0, BEHIND, rng)
         yield Line(group, CONDITIONS[0], plain, begin, end)
         paused, late = stream(samples, PAUSES, BEHIND, rng)
-        yield Line(group, CONDITIONS[1], paused, begin, late)
+        if late > end:  # else words part nowhere in the clip
+            yield Line(group, CONDITIONS[1], paused, begin, late)
         silent_db = 10 * np.log10(np.mean(plain[begin:end] ** 2) / np.mean(plain**2))
         yield Line(group, CONDITIONS[2], add_noise(plain, noises[index % len(noises)], SNR_DB - silent_db, rng), begin, end)
 
 
 def ended_at(
     line: Line, settings: SegmenterSettings, vad: _Heard, recognizer: Recognizer, known: Dict[int, Optional[float]]
-) -> Optional[int]:
-    """The sample at which the turn was found to be over; None where nothing was heard.
+) -> Optional[float]:
+    """The sample at which the turn was found to be over; infinite where it was not, None where nothing was heard.
 
     Args:
         known: The model's answers so far, by where in the line a pause began.
@@ -115,11 +116,11 @@ def ended_at(
             segmenter.settle(settings.silence_for(probability))
         elif isinstance(event, Utterance) and event.speech_end_sample > line.begin:
             return event.end_sample
-    return len(line.samples) if segmenter.speaking else None
+    return np.inf if segmenter.speaking else None
 
 
 def measure(recognizer: Recognizer, heard: Iterator[Line]) -> Dict[Tuple[str, str, str], List[Optional[float]]]:
-    """Milliseconds from the end of speech to the end of the turn, negative where it was cut off, None where nothing was heard.
+    """Milliseconds from the end of speech to the end of the turn: negative where it was cut off, infinite or None as `ended_at`.
 
     By group, condition and method. Each detector and the model hear a line once.
     """
@@ -135,12 +136,13 @@ def measure(recognizer: Recognizer, heard: Iterator[Line]) -> Dict[Tuple[str, st
 
 
 def row(delays: Sequence[Optional[float]]) -> Dict[str, Any]:
-    """Turns, those nothing was heard of, the share cut off, and the delay of the others in milliseconds."""
+    """Turns, those nothing was heard of or that did not end, the share cut off, and the delay of the others in milliseconds."""
     known = np.array([delay for delay in delays if delay is not None])
-    late = known[known >= 0]
+    late = known[(known >= 0) & np.isfinite(known)]
     return {
         "n": len(delays),
         "missed": len(delays) - len(known),
+        "never_ended": int(np.isinf(known).sum()),
         "cut_off": float(np.mean(known < 0)) if len(known) else None,
         "median_ms": float(np.median(late)) if len(late) else None,
         "p95_ms": float(np.percentile(late, 95)) if len(late) else None,

@@ -112,10 +112,17 @@ def endpoints(
         groups = list(dict.fromkeys(group for group, *_ in found))
         table = Table("method", *groups, title=f"{condition}: turns cut off; delay in ms, median (95th percentile)")
         for method in METHODS:
-            cells = [row(found[group, condition, method]) for group in groups]
-            table.add_row(method, *(f"{c['cut_off']:.1%}; {c['median_ms']:.0f} ({c['p95_ms']:.0f})" for c in cells))
+            cells = [row(found.get((group, condition, method), [])) for group in groups]
+            table.add_row(method, *map(_endpoint, cells))
         console.print(table)
     save("endpoints_validation" if validation else "endpoints", {"models": turn_ends, "rows": rows})
+
+
+def _endpoint(cell: Dict[str, Any]) -> str:
+    if cell["median_ms"] is None:
+        return ""
+    never = f", {cell['never_ended']} never" if cell["never_ended"] else ""
+    return f"{cell['cut_off']:.1%} of {cell['n']}; {cell['median_ms']:.0f} ({cell['p95_ms']:.0f}){never}"
 
 
 def speech_marks(file: Path) -> Dict[str, Any]:

@@ -36,6 +36,11 @@ class Ahead:
             self._answer.cancel()
             self._answer = None
 
+    @property
+    def done(self) -> bool:
+        """Whether the answer to the latest pause is there."""
+        return self._answer is not None and self._answer.done()
+
     async def heard(self, at_sample: int) -> Optional[Recognition]:
         """Waits for the answer to the pause since `at_sample`; None when there is none, or the model failed."""
         if self._answer is None or self._at_sample != at_sample:

@@ -54,9 +54,9 @@ class SegmenterSettings:
     min_speech_duration_ms: int = 140
     turn_end: str = "adaptive"
     min_silence_duration_ms: int = 600
-    sure_silence_ms: int = 240
+    sure_silence_ms: int = 200
     unsure_silence_ms: int = 1200
-    pause_ms: int = 160
+    pause_ms: int = 120
     interruption_ms: int = 400
     speech_pad_ms: int = 300
     max_speech_duration_ms: int = 20_000
@@ -77,6 +77,11 @@ class SegmenterSettings:
             self.turn_end == "fixed" or self.pause_ms <= self.sure_silence_ms <= self.unsure_silence_ms <= 10_000,
             f"sure_silence_ms ({self.sure_silence_ms}) takes pause_ms ({self.pause_ms}) to unsure_silence_ms "
             f"({self.unsure_silence_ms}), and that up to 10000.",
+        )
+        require(
+            self.turn_end == "fixed" or self.sure_silence_ms <= self.min_silence_duration_ms,
+            f"sure_silence_ms ({self.sure_silence_ms}) takes up to min_silence_duration_ms ({self.min_silence_duration_ms}), which "
+            "would end every turn before the model is asked.",
         )
         require(100 <= self.interruption_ms <= 5000, f"interruption_ms takes 100 to 5000, got {self.interruption_ms}.")
         require(0 <= self.speech_pad_ms <= 2000, f"speech_pad_ms takes 0 to 2000, got {self.speech_pad_ms}.")
@@ -123,6 +128,13 @@ class SpeechSustained:
 
 
 @dataclass(frozen=True)
+class SpeechResumed:
+    """After a pause that was told, somebody speaks again, since `at_sample`: it was not the end."""
+
+    at_sample: int
+
+
+@dataclass(frozen=True)
 class Undecided:
     """The silence since `at_sample` would end something surely complete: `Segmenter.settle` says now what is needed.
 
@@ -156,7 +168,7 @@ class Utterance:
         return (self.end_sample - self.speech_end_sample) * 1000 / SAMPLE_RATE
 
 
-Event = Union[SpeechStarted, SpeechSustained, SpeechPaused, Undecided, Utterance]
+Event = Union[SpeechStarted, SpeechSustained, SpeechPaused, SpeechResumed, Undecided, Utterance]
 
 
 class Segmenter:
@@ -194,6 +206,7 @@ class Segmenter:
         self._start: Optional[int] = None  # its first window; None: nobody speaks
         self._speech_end = 0  # the window behind its last speech
         self._speech = 0  # windows of speech in it
+        self.held = False  # no silence ends the utterance, only `flush` and its greatest length
 
     @property
     def speaking(self) -> bool:
@@ -240,6 +253,8 @@ class Segmenter:
             return
         self._windows.append(window)
         if is_speech:
+            if self._seen - 1 - self._speech_end >= self._pause:
+                yield SpeechResumed((self._seen - 1) * self._size)
             self._speech_end = self._seen
             self._needed = self._min_silence
             self._speech += 1
@@ -250,7 +265,7 @@ class Segmenter:
             yield SpeechPaused(self._speech_end * self._size, self._spoken())
         if silence and silence == self._undecided:
             yield Undecided(self._speech_end * self._size)
-        if silence >= self._needed:
+        if silence >= self._needed and not self.held:
             yield self._end("silence")
         elif len(self._windows) >= self._max_speech:
             yield self._end_at_limit()

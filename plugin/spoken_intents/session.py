@@ -30,6 +30,7 @@ from spoken_intents.segmenter import (
     Segmenter,
     SegmenterSettings,
     SpeechPaused,
+    SpeechResumed,
     SpeechStarted,
     SpeechSustained,
     Undecided,
@@ -132,6 +133,7 @@ class _Heard(NamedTuple):
 
     utterance: Utterance
     ahead: Answer  # classified while its caller was silent
+    in_time: bool  # and that was done before it ended
     over_bot: bool  # it began while the bot spoke
     sustained: bool
 
@@ -166,6 +168,7 @@ class SpokenSession:
         self._queue: "asyncio.Queue[tuple[_Item, float]]" = asyncio.Queue(QUEUED_TURNS)
         self._unanswered = 0  # turns queued, and the one that Rasa has
         self._ahead = Ahead(workers)
+        self._came_at, self._waited = 0.0, False  # when what is being handled came, and whether an answer had to be waited for
         self._over_bot = self._sustained = False  # of the utterance under way
         self._active_at = 0  # when anybody last did anything, in samples
         self._silences = 0  # in a row
@@ -179,6 +182,7 @@ class SpokenSession:
 
     async def hear(self, samples: np.ndarray) -> None:
         """Takes audio (float32, 16 kHz). Waits while the bot is too far behind."""
+        self._came_at, self._waited = time.perf_counter(), False
         await self._handle(self._segmenter.push(samples))
         news = self._ahead.news()
         if news is not None:
@@ -187,8 +191,14 @@ class SpokenSession:
 
     async def commit(self) -> None:
         """Ends what is under way now (push-to-talk, keys); without any, does nothing."""
+        self._came_at, self._waited = time.perf_counter(), False
+        self._segmenter.held = False
         await self._handle(self._segmenter.flush("commit"))
         await self._put_keys(self._keys.end())
+
+    def hold(self) -> None:
+        """No silence ends what is under way, or comes next, until `commit` (push-to-talk)."""
+        self._segmenter.held = True
 
     async def type(self, text: str) -> None:
         """Takes a typed turn or a button's payload."""
@@ -206,6 +216,7 @@ class SpokenSession:
 
     async def finish(self) -> None:
         """Ends the audio and waits until every turn is answered."""
+        self._came_at, self._waited = time.perf_counter(), False
         await self._handle(self._segmenter.flush())
         await self._put_keys(self._keys.end())
         await self._put(None)
@@ -257,19 +268,23 @@ class SpokenSession:
             elif isinstance(event, SpeechPaused):
                 await self._line.tell(event)
                 self._ahead.begin(None if self._closing else self._assistant.recognizer(), event)
+            elif isinstance(event, SpeechResumed):
+                await self._line.tell(event)
             elif isinstance(event, Undecided):
                 # A late answer delays the turn's end, and changes nothing else.
+                self._waited = not self._ahead.done
                 recognition = await self._ahead.heard(event.at_sample)
                 if recognition is not None:
                     self._segmenter.settle(self._settings.silence_for(recognition.complete))
             else:
                 await self._line.tell(event)
-                await self._put(_Heard(event, self._ahead.take(event), self._over_bot, self._sustained))
+                in_time = self._ahead.done and not self._waited
+                await self._put(_Heard(event, self._ahead.take(event), in_time, self._over_bot, self._sustained), self._came_at)
 
-    async def _put(self, item: _Item) -> None:
+    async def _put(self, item: _Item, ended_at: Optional[float] = None) -> None:
         if not self._closing:
             self._unanswered += 1
-            await self._queue.put((item, time.perf_counter()))
+            await self._queue.put((item, time.perf_counter() if ended_at is None else ended_at))
 
     async def _put_keys(self, turns: List[str]) -> None:
         for pressed in turns:
@@ -365,7 +380,7 @@ class SpokenSession:
     async def _accept(self, turn: Turn, heard: _Heard) -> bool:
         """Whether what was heard is a turn, which it then describes."""
         turn.utterance, turn.endpoint_delay_ms = heard.utterance, heard.utterance.endpoint_delay_ms
-        turn.ahead = heard.ahead is not None and heard.ahead.done()
+        turn.ahead = heard.ahead is not None and heard.in_time
         recognition = await self._recognize(heard.utterance, heard.ahead)
         turn.asr_latency_ms = _milliseconds_since(turn.ended_at)
         if recognition is not None and not recognition.is_speech:

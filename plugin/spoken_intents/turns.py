@@ -5,7 +5,7 @@ from typing import Any, Dict, Optional, Union
 
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.recognizer import Recognition
-from spoken_intents.segmenter import SpeechPaused, SpeechStarted, Utterance
+from spoken_intents.segmenter import SpeechPaused, SpeechResumed, SpeechStarted, Utterance
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Turn:
         text: What Rasa gets: an audio reference, or what was typed.
         recognition: What was heard; None for a typed turn.
         utterance: The audio; None for a typed turn.
-        ahead: Whether the answer was there before the turn was over.
+        ahead: Whether the answer was there before the turn was over, so that nobody waited for it.
         interrupted: What of the bot's speech this turn broke off.
-        ended_at: When the turn was over, by ``time.perf_counter``, in seconds.
+        ended_at: When the audio that ended the turn came, by ``time.perf_counter``, in seconds; waiting for a late answer,
+            which holds the end up, is behind it.
         endpoint_delay_ms: From the end of speech to the decision that the turn is over, in the audio's time.
         asr_latency_ms: From the end of the turn to its intent.
         first_response_latency_ms: From the end of the turn to the bot's first message; None without one.
@@ -132,7 +133,9 @@ class TurnFailed:
     message: str
 
 
-Happening = Union[SpeechStarted, SpeechPaused, HeardAhead, Utterance, NotSpeech, Backchannel, Silence, TurnStarted, TurnFailed]
+Happening = Union[
+    SpeechStarted, SpeechPaused, SpeechResumed, HeardAhead, Utterance, NotSpeech, Backchannel, Silence, TurnStarted, TurnFailed
+]
 
 
 def milliseconds(samples: int) -> int:

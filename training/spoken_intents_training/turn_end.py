@@ -27,7 +27,8 @@ REGULARIZATION = 0.03  # of the logistic regression
 ROUNDS = 4  # copies of a clip at most, each heard at every pause
 PAUSES = 3  # put into a copy, at most
 HEARD, HELD_OUT = 2000 * SAMPLE_RATE, 500 * SAMPLE_RATE  # samples of all that is heard at pauses, at most
-FEW = 10  # complete or truncated copies, too few to fit
+FEW = 10  # complete or truncated copies, too few to fit, or to measure
+WORTH_AUROC = 0.7  # on held-out copies; what tells them apart less would end turns by chance
 
 
 class TurnEnd(nn.Module):
@@ -53,25 +54,36 @@ def add_turn_end(
 
     Args:
         learnt: Clips to fit it on, float32, 16 kHz.
-        held_out: Clips it is calibrated and measured on; without any it is neither.
+        held_out: Clips it is calibrated and measured on.
 
     Returns:
-        None where too few clips have words that part: the model has no such output then.
+        None where there is no such output, and the log says why: too few clips have words that part, none are held
+        out to calibrate it on, or it tells those hardly apart.
     """
     with console.status("Fitting the end-of-turn output ..."):
         heard, complete = _pooled(model, copies(learnt, HEARD, recipe.seed), recipe)
+        tested, all_said = _pooled(model, copies(held_out, HELD_OUT, recipe.seed + 1), recipe)
         if min(complete.sum(), (~complete).sum()) < FEW:
-            console.print("No end-of-turn output: too few clips have pauses between words, or background around them.")
-            return None
-        model.turn_end = _fitted(heard, complete, model.config.d_model)
-        described: Dict[str, Any] = {"copies": len(complete), "complete": int(complete.sum()), "held_out": None}
-        heard, complete = _pooled(model, copies(held_out, HELD_OUT, recipe.seed + 1), recipe)
-        if min(complete.sum(), (~complete).sum()) >= FEW:
-            described["held_out"] = _calibrated(model.turn_end.classifier, heard, complete)
-    figures = described["held_out"]
-    told = f", held-out AUROC {figures['auroc']:.2f} on {figures['n']}" if figures else ""
-    console.print(escape(f"Fitted the end-of-turn output on {described['copies']} copies{told}."), highlight=False)
-    return described
+            return _none("too few clips have pauses between words, or background around them")
+        if min(all_said.sum(), (~all_said).sum()) < FEW:
+            return _none("too few such clips are held out to calibrate it on")
+        head = _fitted(heard, complete, model.config.d_model)
+        figures = _calibrated(head.classifier, tested, all_said)
+    if figures["auroc"] < WORTH_AUROC:
+        return _none(f"on held-out clips it tells hardly anything (AUROC {figures['auroc']:.2f})")
+    model.turn_end = head
+    console.print(
+        escape(
+            f"Fitted the end-of-turn output on {len(complete)} copies, held-out AUROC {figures['auroc']:.2f} on {figures['n']}."
+        ),
+        highlight=False,
+    )
+    return {"copies": len(complete), "complete": int(complete.sum()), "held_out": figures}
+
+
+def _none(why: str) -> Optional[Dict[str, Any]]:
+    console.print(escape(f"No end-of-turn output: {why}. Every turn ends by min_silence_duration_ms."), highlight=False)
+    return None
 
 
 def copies(clips: Sequence[np.ndarray], at_most: int, seed: int) -> List[Tuple[np.ndarray, bool]]:

@@ -37,7 +37,7 @@ from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCa
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import AudioError, ProtocolError
 from spoken_intents.recognizer import Recognition
-from spoken_intents.segmenter import SpeechPaused, SpeechStarted, Utterance
+from spoken_intents.segmenter import SpeechPaused, SpeechResumed, SpeechStarted, Utterance
 from spoken_intents.session import SpokenSession
 from spoken_intents.turns import (
     Backchannel,
@@ -276,6 +276,8 @@ def _trace_event(happening: Happening) -> Optional[Dict[str, Any]]:
         return {"trace_event": "user_speaking_start", "at_ms": milliseconds(happening.at_sample)}
     if isinstance(happening, SpeechPaused):
         return {"trace_event": "user_pause", "at_ms": milliseconds(happening.at_sample)}
+    if isinstance(happening, SpeechResumed):
+        return {"trace_event": "user_resumed", "at_ms": milliseconds(happening.at_sample)}
     if isinstance(happening, Utterance):
         return {
             "trace_event": "user_speaking_end",
