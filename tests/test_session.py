@@ -10,7 +10,7 @@ import pytest
 
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.recognizer import Recognition
-from spoken_intents.segmenter import Segmenter, SpeechPaused, SpeechStarted, Utterance
+from spoken_intents.segmenter import Segmenter, SpeechPaused, SpeechResumed, SpeechStarted, Utterance
 from spoken_intents.session import QUEUED_TURNS, SessionSettings, SpokenSession
 from spoken_intents.turns import Backchannel, Happening, HeardAhead, NotSpeech, Silence, Turn, TurnFailed, TurnStarted
 from spoken_intents.utterances import hand_off, is_audio_reference
@@ -114,7 +114,7 @@ class Caller:
             self.events.append(("failed", self._name(happening.turn)))
             self.failures.append(happening.message)
         else:
-            assert isinstance(happening, (SpeechPaused, Utterance))
+            assert isinstance(happening, (SpeechPaused, SpeechResumed, Utterance))
 
     async def turn_ended(self, turn: Turn) -> Optional[str]:
         self.events.append(("ended", self._name(turn)))
@@ -128,7 +128,8 @@ class Caller:
         self.events.append(("clear", None))
 
     async def send_mark(self) -> Optional[str]:
-        return None
+        self.events.append(("mark", None))
+        return f"mark {len(self.heard('mark'))}s" if self._marks else None
 
     async def show(self, text: str) -> None:
         self.events.append(("show", text))

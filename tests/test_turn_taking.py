@@ -1,6 +1,7 @@
 """Who speaks when: turn ends, interruptions, silences, keys and hanging up, with a scripted recognizer, voice and Rasa."""
 
 import asyncio
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -142,6 +143,56 @@ def test_a_late_answer_delays_a_turn_and_changes_none_of_its_samples(workers: Th
     assert turns(slow, len(line)) == turns(slow, WINDOW) == turns(Unsure(), 100) == turns(Unsure(), len(line))
 
 
+def test_an_answer_that_had_to_be_waited_for_is_not_in_advance(workers: ThreadPoolExecutor) -> None:
+    """And what the wait took is in the figures."""
+    settings = replace(CALM, turn_end="adaptive", sure_silence_ms=80, unsure_silence_ms=400)
+    asked = threading.Event()
+
+    def slow() -> None:
+        asked.set()
+        time.sleep(0.05)
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(np.concatenate([said(1), silence(500)]))
+        await session.finish()
+
+    (turn,) = converse(scenario, Bot({}), workers, settings, Unsure(slow)).turns
+    assert asked.is_set() and turn.ahead is False and turn.asr_latency_ms >= 50
+
+
+def test_a_button_that_is_held_lets_nobody_be_cut_off(workers: ThreadPoolExecutor) -> None:
+    for turn_end in ("fixed", "adaptive"):
+
+        async def scenario(bot: Bot, session: SpokenSession) -> None:
+            session.hold()
+            await session.hear(np.concatenate([said(1), silence(3000), said(2)]))
+            await settle()
+            assert not bot.heard("rasa")
+            await session.commit()
+            await session.hear(np.concatenate([said(3), silence(500)]))  # not held any more
+            await session.finish()
+
+        settings = replace(CALM, turn_end=turn_end, sure_silence_ms=80, unsure_silence_ms=400)
+        assert converse(scenario, Bot({}), workers, settings).heard() == ["intent_2", "intent_3"]
+
+
+def test_a_caller_who_leaves_while_the_model_is_asked_breaks_nothing(workers: ThreadPoolExecutor) -> None:
+    settings = replace(CALM, turn_end="adaptive", sure_silence_ms=80, unsure_silence_ms=400)
+    release = threading.Event()
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        hearing = asyncio.create_task(session.hear(np.concatenate([said(1), silence(500)])))
+        await settle()
+        closing = asyncio.create_task(session.close())
+        await settle()
+        release.set()
+        await hearing
+        await closing
+
+    bot = converse(scenario, Bot({}), workers, settings, Unsure(lambda: release.wait(PATIENCE_S)))
+    assert bot.heard("started") == []
+
+
 def test_an_answer_that_was_there_before_the_end_is_counted(workers: ThreadPoolExecutor) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.hear(said(1)[: 8 * WINDOW])  # the pause is known, the end not yet
@@ -206,7 +257,7 @@ def test_a_cough_does_not_end_the_bots_sentence(workers: ThreadPoolExecutor) -> 
         await settle()
 
     bot = converse(scenario, Bot({"intent_1": "A long answer."}), workers)
-    assert bot.heard("clear") == [None, None]  # the second by the call's end
+    assert bot.heard("clear") == [None]
     again = bot.played_samples - 2 * SAMPLE_RATE
     assert 1300 <= again * 1000 / SAMPLE_RATE <= 1400  # of 2 s, some 650 ms were heard
     assert len(bot.turns) == 1
@@ -311,7 +362,177 @@ def test_a_typed_turn_interrupts_too(workers: ThreadPoolExecutor) -> None:
     assert bot.turns[1].interrupted == Interruption(0.0, 2000.0)
 
 
+def test_a_caller_who_goes_on_while_rasa_thinks_is_not_talked_over(workers: ThreadPoolExecutor) -> None:
+    """The bot's answer begins in the middle of what the caller says next."""
+    think = asyncio.Event()
+
+    class Thinking(Bot):
+        async def converse(self, turn: Turn) -> None:
+            if self._name(turn) == "intent_1":
+                await think.wait()
+            await super().converse(turn)
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))
+        await until(lambda: bool(bot.heard("started")))
+        await session.hear(np.full(LONG, 0.602, dtype=np.float32))
+        think.set()
+        await until(lambda: bot.played_samples > 0)
+        await session.hear(np.full(WINDOW, 0.602, dtype=np.float32))
+        assert bot.heard("clear") == [None]
+        await session.hear(silence(200))
+        await until(lambda: len(bot.turns) == 2)
+
+    bot = converse(scenario, Thinking({"intent_1": "A long answer."}), workers)
+    assert bot.turns[1].interrupted is not None
+
+
+def test_a_cough_is_judged_while_rasa_is_busy(workers: ThreadPoolExecutor) -> None:
+    """The bot has said "one moment" and an action runs: a cough must not silence it until the action is over."""
+    over = asyncio.Event()
+    noise = lasting(0)
+    noise[noise > 0] = 0.75
+
+    class Busy(Bot):
+        async def converse(self, turn: Turn) -> None:
+            await super().converse(turn)
+            await over.wait()
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))
+        await until(lambda: bot.played_samples == 2 * SAMPLE_RATE)
+        await session.hear(noise)
+        assert bot.heard("non_speech") and bot.played_samples > 2 * SAMPLE_RATE and not bot.turns
+        over.set()
+        await until(lambda: len(bot.turns) == 1)
+
+    converse(scenario, Busy({"intent_1": "One moment."}), workers)
+
+
+def test_what_may_not_be_interrupted_survives_what_may(workers: ThreadPoolExecutor) -> None:
+    class Both(Bot):
+        async def converse(self, turn: Turn) -> None:
+            await Caller.converse(self, turn)
+            if self._name(turn) == "intent_1":
+                await self.session.say("Hello.")
+                await self.session.say("A legal notice.", may_interrupt=False)
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))
+        await until(lambda: len(bot.turns) == 1)
+        await session.hear(lasting(2))
+        await until(lambda: len(bot.turns) == 2)
+
+    bot = converse(scenario, Both({}), workers)
+    played = np.concatenate(bot.heard("play"))
+    notice = played[played > 0.015]
+    assert bot.turns[1].interrupted is not None and len(notice) == 4 * SAMPLE_RATE, "2 s of it, and from its beginning again"
+
+
+def test_playback_that_goes_on_is_marked_again(workers: ThreadPoolExecutor) -> None:
+    noise = lasting(0)
+    noise[noise > 0] = 0.75
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))
+        await until(lambda: len(bot.turns) == 1)
+        await settle()
+        await session.hear(noise)
+        await until(lambda: len(bot.turns) == 2)  # the end of the same turn, told again
+        await session.played("mark 1")  # forgotten
+        await session.type("two")
+        await until(lambda: len(bot.turns) == 3)
+        assert bot.turns[2].interrupted is not None
+
+    converse(scenario, Bot({"intent_1": "A long answer."}, marks=True), workers)
+
+
+def test_an_interruption_does_not_wait_for_a_stale_sentence(workers: ThreadPoolExecutor) -> None:
+    """The engine never finishes the second sentence; a mark is waiting behind it."""
+    never = asyncio.Event()
+
+    class Hanging:
+        async def speak(self, text: str) -> AsyncIterator[np.ndarray]:
+            yield np.full(SAMPLE_RATE, 0.1, dtype=np.float32)
+            await never.wait()
+
+    class Marking(Bot):
+        async def converse(self, turn: Turn) -> None:
+            await super().converse(turn)
+            await self.session.then(self.send_mark)
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))
+        await until(lambda: bot.played_samples == SAMPLE_RATE)
+        await session.hear(lasting(2))
+        await until(lambda: len(bot.turns) == 2)
+
+    assert converse(scenario, Marking({"intent_1": "One. Two."}), workers, speech=Hanging()).failures == []
+
+
 # ---------------------------------------------------------------- playback
+
+
+def test_a_mark_may_come_back_before_it_is_known_to_be_sent(workers: ThreadPoolExecutor) -> None:
+    class Quick(Bot):
+        async def turn_ended(self, turn: Turn) -> Optional[str]:
+            await self.session.played(f"mark {len(self.turns) + 1}")
+            return await super().turn_ended(turn)
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        for number, text in enumerate(("one", "two"), 1):
+            await session.type(text)
+            await until(lambda number=number: len(bot.turns) == number)
+            await settle()
+
+    bot = converse(scenario, Quick({"one": "A long answer."}, marks=True), workers)
+    assert bot.turns[1].interrupted is None
+
+
+def test_going_on_that_is_cancelled_jams_nothing(workers: ThreadPoolExecutor) -> None:
+    stuck = asyncio.Event()
+
+    class Slow(Bot):
+        async def play(self, samples: np.ndarray) -> None:
+            await super().play(samples)
+            if stuck.is_set():
+                await asyncio.sleep(PATIENCE_S)
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.type("one")
+        await until(lambda: len(bot.turns) == 1)
+        await session._speaker.hold()
+        stuck.set()
+        going = asyncio.create_task(session._speaker.go_on())
+        await settle()
+        going.cancel()
+        await asyncio.gather(going, return_exceptions=True)
+        stuck.clear()
+        await session.type("two")
+        await until(lambda: len(bot.turns) == 2)
+
+    converse(scenario, Slow({"one": "A long answer.", "two": "Another."}), workers)
+
+
+def test_every_turn_is_in_the_log_once_with_the_end_of_its_playback(
+    workers: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))  # 300 ms
+        await until(lambda: len(bot.turns) == 1)
+        await settle()
+        await session.hear(silence(500))
+        await session.hear(lasting(2))  # holds at 800 + 160
+        await until(lambda: len(bot.turns) == 2)
+        await settle()
+        await session.finish()
+
+    with caplog.at_level("INFO", "spoken_intents.session"):
+        converse(scenario, Bot({"intent_1": "A long answer."}), workers)
+    logged = [json.loads(record.message.partition(": ")[2]) for record in caplog.records if record.message.startswith("Turn: ")]
+    assert [turn["intent"] for turn in logged] == ["intent_1", "intent_2"]
+    assert logged[0]["playback_end_ms"] == 960 and logged[0]["tts_first_byte_latency_ms"] > 0
+    assert "playback_end_ms" not in logged[1] and "tts_first_byte_latency_ms" not in logged[1]
 
 
 def test_playback_is_over_by_its_mark_or_by_the_callers_clock(workers: ThreadPoolExecutor) -> None:
@@ -417,6 +638,7 @@ def test_silence_is_counted_from_the_end_of_playback(workers: ThreadPoolExecutor
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.type("one")
         await until(lambda: len(bot.turns) == 1)
+        await settle()
         for _ in range(48):
             await session.hear(silence(100))
         assert bot.heard("silence") == []  # 4.8 s, of which the bot speaks for 2
@@ -449,6 +671,47 @@ def test_a_caller_who_answers_begins_anew(workers: ThreadPoolExecutor) -> None:
 
     bot = converse(scenario, Bot({}), workers, QUIET, speech=ScriptedSpeech(0.1))
     assert bot.heard("silence") == [1] * 6 and bot.heard("hangup") == []
+
+
+def test_whoever_answers_the_goodbye_is_kept(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        while "Bye." not in speech.spoken:
+            await session.hear(silence(100))
+            await settle()
+        await session.hear(said(1))
+        await until(lambda: len(bot.turns) == 1)
+        await session.hear(silence(1000))
+        assert bot.heard("hangup") == []
+
+    speech = ScriptedSpeech()
+    assert converse(scenario, Bot({}), workers, QUIET, speech=speech).heard() == ["intent_1"]
+
+
+def test_what_the_bot_says_by_itself_is_marked_too(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        while not bot.heard("hangup"):
+            await session.hear(silence(100))
+            await settle()
+            if "Bye." in speech.spoken and bot.heard("mark"):
+                await session.played(f"mark {len(bot.heard('mark'))}s")
+
+    speech = ScriptedSpeech(60.0)
+    bot = converse(scenario, Bot({}, marks=True), workers, replace(QUIET, max_silences=1), speech=speech)
+    assert bot.heard("mark") == [None] and bot.played_samples == 60 * SAMPLE_RATE  # nobody waited for a minute
+
+
+def test_an_unsure_answer_right_behind_the_question_is_a_turn(workers: ThreadPoolExecutor) -> None:
+    """The question's mark is late: the bot is not speaking all the same."""
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.type("one")
+        await until(lambda: len(bot.turns) == 1)
+        await session.hear(silence(2300))
+        await session.hear(said(2))
+        await until(lambda: len(bot.turns) == 2)
+
+    bot = Bot({"one": "A question?"}, marks=True)
+    assert converse(scenario, bot, workers, replace(CALM, interruption_confidence=0.95)).heard() == ["one", "intent_2"]
 
 
 def test_nobody_is_asked_while_they_speak_or_wait_for_rasa(workers: ThreadPoolExecutor) -> None:
@@ -519,6 +782,7 @@ def test_the_call_ends_after_the_last_word_was_played(workers: ThreadPoolExecuto
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.type("bye")
         await until(lambda: len(bot.turns) == 1)
+        await settle()
         await session.hear(silence(1000))
         await session.hear(said(2))  # too late
         assert bot.heard("hangup") == []
@@ -535,6 +799,36 @@ def test_the_call_ends_after_the_last_word_was_played(workers: ThreadPoolExecuto
     bot = Leaving({"bye": "Goodbye."}, marks=True)
     converse(scenario, bot, workers)
     assert bot.heard("hangup") == [None] and bot.heard() == ["bye"]
+
+
+def test_what_is_typed_behind_the_goodbye_is_not_answered(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.type("bye")
+        await until(lambda: len(bot.turns) == 1)
+        await session.type("wait")
+        await session.dtmf("1#")
+        await session.played("mark 1")
+        await until(lambda: bool(bot.heard("hangup")))
+        await settle()
+
+    bot = Bot({"bye": lambda session: session.hang_up()}, marks=True)
+    assert converse(scenario, bot, workers).heard() == ["bye"]
+
+
+def test_a_client_that_neither_sends_nor_marks_is_hung_up_on(workers: ThreadPoolExecutor) -> None:
+    """Its clock stands still: ours says when the last word must be over."""
+
+    class Leaving(Bot):
+        async def converse(self, turn: Turn) -> None:
+            await super().converse(turn)
+            self.session.hang_up()
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.type("bye")
+        await until(lambda: bool(bot.heard("hangup")))
+
+    bot = converse(scenario, Leaving({"bye": "Bye."}, marks=True), workers, speech=ScriptedSpeech(0.05))
+    assert bot.played_samples == 800
 
 
 def test_without_a_voice_the_call_ends_with_the_turn(workers: ThreadPoolExecutor) -> None:
@@ -562,7 +856,7 @@ def test_without_a_voice_the_call_ends_with_the_turn(workers: ThreadPoolExecutor
         ({"dtmf_pause_ms": 10}, r"dtmf_pause_ms takes 200 to 60000, got 10\."),
         ({"interruption_ms": 10}, r"interruption_ms takes 100 to 5000, got 10\."),
         ({"turn_end": "never"}, r"turn_end takes adaptive or fixed, got 'never'\."),
-        ({"sure_silence_ms": 100}, r"sure_silence_ms \(100\) takes pause_ms \(160\) to unsure_silence_ms \(1200\)"),
+        ({"sure_silence_ms": 100}, r"sure_silence_ms \(100\) takes pause_ms \(120\) to unsure_silence_ms \(1200\)"),
     ],
 )
 def test_settings_out_of_range_are_refused(change: Dict[str, Any], message: str) -> None:

@@ -43,10 +43,11 @@ class Ahead:
 
     async def heard(self, at_sample: int) -> Optional[Recognition]:
         """Waits for the answer to the pause since `at_sample`; None when there is none, or the model failed."""
-        if self._answer is None or self._at_sample != at_sample:
+        answer = self._answer
+        if answer is None or self._at_sample != at_sample:
             return None
-        await asyncio.wait({self._answer})
-        return _result(self._answer)
+        await asyncio.wait({answer})
+        return _result(answer)
 
     def news(self) -> Optional[HeardAhead]:
         """The answer, once, as soon as it is there."""

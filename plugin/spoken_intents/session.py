@@ -52,6 +52,7 @@ from spoken_intents.utterances import LiveUtterance, hand_off
 
 logger = logging.getLogger(__name__)
 
+LOOK_S = 0.1  # how often it is looked whether the last word is played
 QUEUED_TURNS = 8  # a caller who is further ahead than this is not read until the bot has caught up
 SILENCE = "silence"  # the intent, where the domain has it
 
@@ -111,6 +112,9 @@ class Line(Player, Protocol):
 
     async def turn_ended(self, turn: Turn) -> Optional[str]:
         """Every message of the turn is sent; the name of the mark that comes back when it was played, if one will."""
+
+    async def send_mark(self) -> Optional[str]:
+        """All that was given to play so far is sent: the mark's name, if the caller's side will truly tell when it got there."""
 
     async def hang_up(self) -> None: ...
 
@@ -173,8 +177,9 @@ class SpokenSession:
         self._active_at = 0  # when anybody last did anything, in samples
         self._silences = 0  # in a row
         self._keys = keys.Keys(settings.dtmf_length, settings.dtmf_pause_ms * SAMPLE_RATE // 1000)
-        self._said: List[str] = []  # since the last turn
+        self._said: List[Tuple[str, bool]] = []  # since the last turn, and whether it may be interrupted
         self._last: Optional[Turn] = None  # whose playback is not over
+        self._leaving = False  # the bot says goodbye to nobody; somebody who answers keeps it
         self._closing = self._hanging_up = self._hung_up = False
         self._worker = asyncio.create_task(self._work())
 
@@ -202,8 +207,9 @@ class SpokenSession:
 
     async def type(self, text: str) -> None:
         """Takes a typed turn or a button's payload."""
-        self._silences = 0
-        await self._put(text)
+        if not self._hanging_up:
+            self._silences, self._leaving = 0, False
+            await self._put(text)
 
     async def dtmf(self, pressed: str) -> None:
         """Takes keys of a telephone, which are one turn together: up to ``#``, `dtmf_length` of them, or a pause."""
@@ -222,6 +228,7 @@ class SpokenSession:
         await self._put(None)
         await asyncio.shield(self._worker)  # whoever waits here may be cancelled; Rasa's turn may not
         await self._speaker.close()
+        self._conclude()
 
     async def close(self) -> None:
         """Lets the turn that Rasa already has end; cancels everything else."""
@@ -230,10 +237,12 @@ class SpokenSession:
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put_nowait((None, 0.0))
-        await self._speaker.break_off()
-        await asyncio.shield(self._worker)
-        await self._speaker.close()
-        self._conclude()
+        await self._speaker.drop()
+        try:
+            await asyncio.shield(self._worker)
+        finally:
+            await self._speaker.close()
+            self._conclude()
 
     # ------------------------------------------------ from the bot
 
@@ -241,8 +250,8 @@ class SpokenSession:
         """Speaks a message of the bot, after those before it."""
         if self._closing:
             return
-        self._said.append(text)
-        await self._speaker.say(text, may_interrupt and self._settings.barge_in)
+        self._said.append((text, may_interrupt and self._settings.barge_in))
+        await self._speaker.say(*self._said[-1])
 
     async def then(self, send_mark: SendMark) -> None:
         """Calls `send_mark` when what was said before is sent; see `Speaker.then`."""
@@ -259,16 +268,16 @@ class SpokenSession:
             if self._hanging_up:
                 continue  # the rest of the events still moves the clock
             if isinstance(event, SpeechStarted):
-                self._over_bot, self._sustained = self._speaker.playing, False
+                self._over_bot, self._sustained = self._speaker.sounding, False
                 await self._line.tell(event)
             elif isinstance(event, SpeechSustained):
                 self._sustained = True
-                if self._speaker.may_interrupt:
-                    await self._speaker.hold()
+                await self._give_way()
             elif isinstance(event, SpeechPaused):
                 await self._line.tell(event)
                 self._ahead.begin(None if self._closing else self._assistant.recognizer(), event)
             elif isinstance(event, SpeechResumed):
+                self._ahead.cancel()
                 await self._line.tell(event)
             elif isinstance(event, Undecided):
                 # A late answer delays the turn's end, and changes nothing else.
@@ -279,7 +288,18 @@ class SpokenSession:
             else:
                 await self._line.tell(event)
                 in_time = self._ahead.done and not self._waited
-                await self._put(_Heard(event, self._ahead.take(event), in_time, self._over_bot, self._sustained), self._came_at)
+                heard = _Heard(event, self._ahead.take(event), in_time, self._over_bot, self._sustained)
+                # Rasa may be busy for long: whether the bot goes on is not for its queue to say.
+                if not heard.over_bot or not await self._dismissed(heard):
+                    self._leaving = False
+                    await self._put(heard, self._came_at)
+
+    async def _give_way(self) -> None:
+        """Holds the bot's speech while somebody speaks for long, also where it began behind them."""
+        if self._segmenter.speaking and self._speaker.sounding:
+            self._over_bot = True
+            if self._sustained and self._speaker.may_interrupt:
+                await self._speaker.hold()
 
     async def _put(self, item: _Item, ended_at: Optional[float] = None) -> None:
         if not self._closing:
@@ -296,37 +316,47 @@ class SpokenSession:
         await self._put_keys(self._keys.due(now))
         if self._hanging_up and not self._unanswered:
             await self._speaker.go_on()  # held for a caller who is not heard any more
+        else:
+            await self._give_way()
         if self._unanswered or self._speaker.playing:
             self._active_at = now
             return
         self._conclude()
         if self._hanging_up:
-            if not self._hung_up and not self._closing:
-                self._hung_up = True
-                await self._line.hang_up()
+            await self._leave()
         elif self._segmenter.speaking or self._keys.waiting:
             self._active_at = now
+        elif self._leaving:
+            await self._leave()
         elif 0 < self._settings.silence_timeout_ms * SAMPLE_RATE // 1000 <= now - self._active_at:
             self._active_at = now
             await self._ask_again()
+
+    async def _leave(self) -> None:
+        self._hanging_up = True
+        if not self._hung_up and not self._closing:
+            self._hung_up = True
+            await self._line.hang_up()
 
     async def _ask_again(self) -> None:
         self._silences += 1
         await self._line.tell(Silence(self._silences))
         if self._silences >= self._settings.max_silences:
+            self._leaving = True
             await self._say_itself(self._settings.goodbye)
-            self.hang_up()
         elif self._assistant.has_intent(SILENCE):
             await self._put(f"/{SILENCE}")
         elif self._said and self._silences == 1:
-            for text in [*self._said]:
-                await self._speaker.say(text, self._settings.barge_in)
+            for text, may_interrupt in [*self._said]:
+                await self._speaker.say(text, may_interrupt)
+            await self._speaker.then(self._line.send_mark)
         else:
             await self._say_itself(self._settings.still_there)
 
     async def _say_itself(self, text: str) -> None:
         await self._line.show(text)
         await self._speaker.say(text, self._settings.barge_in)
+        await self._speaker.then(self._line.send_mark)
 
     # ------------------------------------------------ taking turns
 
@@ -344,12 +374,16 @@ class SpokenSession:
             finally:
                 hand_off.discard(turn.text)
                 self._unanswered -= 1
-            await self._watch_quietly()
+            try:
+                await self._leave_soon()
+            except Exception:  # or nobody would take the next turn
+                logger.exception("A call could not be ended.")
 
-    async def _watch_quietly(self) -> None:
+    async def _leave_soon(self) -> None:
         """Hangs up, when that is due: the caller may send nothing any more that would tell the time."""
-        if self._hanging_up:
+        while self._hanging_up and not self._hung_up and not self._closing and not self._unanswered:
             await self._watch()
+            await asyncio.sleep(LOOK_S)
 
     async def _tell_failure(self, turn: Turn, error: Exception) -> None:
         try:
@@ -368,35 +402,60 @@ class SpokenSession:
         if self._speaker.may_interrupt:
             turn.interrupted = await self._speaker.break_off()
         await self._speaker.sent()
-        self._conclude()
-        self._said = []
-        self._speaker.forget_times()
+        self._begin()
         await self._line.tell(TurnStarted(turn))
         began = time.perf_counter()
         await self._assistant.converse(turn)
         turn.rasa_processing_latency_ms = _milliseconds_since(began)
         await self._end(turn)
 
+    def _begin(self) -> None:
+        """Another turn: what was said and measured of the one before is done with."""
+        self._conclude()
+        self._said = []
+        self._speaker.forget_times()
+
     async def _accept(self, turn: Turn, heard: _Heard) -> bool:
         """Whether what was heard is a turn, which it then describes."""
         turn.utterance, turn.endpoint_delay_ms = heard.utterance, heard.utterance.endpoint_delay_ms
         turn.ahead = heard.ahead is not None and heard.in_time
-        recognition = await self._recognize(heard.utterance, heard.ahead)
+        try:
+            turn.recognition = await self._recognize(heard.utterance, heard.ahead)
+        except Exception:
+            self._begin()
+            raise
         turn.asr_latency_ms = _milliseconds_since(turn.ended_at)
-        if recognition is not None and not recognition.is_speech:
-            await self._line.tell(NotSpeech(recognition))
-            return False
-        if recognition is not None and heard.over_bot and self._is_backchannel(recognition, heard):
-            await self._line.tell(Backchannel(recognition))
+        why_not = self._why_not(turn.recognition, heard)
+        if why_not is not None:
+            await self._line.tell(why_not)
             return False
         self._silences = 0
-        turn.recognition = recognition
-        turn.text = hand_off.put(LiveUtterance(heard.utterance.samples, recognition))
+        turn.text = hand_off.put(LiveUtterance(heard.utterance.samples, turn.recognition))
         return True
 
-    def _is_backchannel(self, recognition: Recognition, heard: _Heard) -> bool:
-        unsure = recognition.confidence < self._settings.interruption_confidence
-        return recognition.intent in self._settings.backchannel_intents or (unsure and not heard.sustained)
+    async def _dismissed(self, heard: _Heard) -> bool:
+        """Whether what was said over the bot is no turn: then the bot goes on at once."""
+        try:
+            recognition = await self._recognize(heard.utterance, heard.ahead)
+        except Exception:  # a turn that fails says so in its place
+            return False
+        why_not = self._why_not(recognition, heard)
+        if why_not is None:
+            return False
+        await self._line.tell(why_not)
+        await self._speaker.go_on()
+        return True
+
+    def _why_not(self, recognition: Optional[Recognition], heard: _Heard) -> Union[NotSpeech, Backchannel, None]:
+        """What an utterance is that is no turn."""
+        if recognition is None:
+            return None
+        if not recognition.is_speech:
+            return NotSpeech(recognition)
+        unsure = recognition.confidence < self._settings.interruption_confidence and not heard.sustained
+        if heard.over_bot and (unsure or recognition.intent in self._settings.backchannel_intents):
+            return Backchannel(recognition)
+        return None
 
     async def _recognize(self, utterance: Utterance, ahead: Answer) -> Optional[Recognition]:
         """In a thread: the event loop never waits for a model. None when the Rasa model has no recognizer."""
@@ -428,7 +487,7 @@ class SpokenSession:
         turn, self._last = self._last, None
         if turn is not None:
             if turn.tts_complete_latency_ms is not None:
-                turn.playback_end_ms = milliseconds(self._segmenter.now)
+                turn.playback_end_ms = milliseconds(self._speaker.ended_at)
             logger.info("Turn: %s", json.dumps({**turn.record(), **turn.latency()}))
 
 

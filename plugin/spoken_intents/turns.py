@@ -127,7 +127,7 @@ class TurnStarted:
 
 @dataclass(frozen=True)
 class TurnFailed:
-    """Rasa could not answer; `TurnEnded` follows."""
+    """Rasa could not answer; the end of the turn follows."""
 
     turn: Turn
     message: str
