@@ -193,8 +193,8 @@ class Flags:
 @pytest.mark.parametrize(
     ("answers", "settings", "wanted_ms"),
     [
-        ((1.0,), endpoints.ADAPTIVE, 500 + 240),  # cut off in the pause
-        ((0.0, 1.0), endpoints.ADAPTIVE, 1500 + 240),
+        ((1.0,), endpoints.ADAPTIVE, 500 + 200),  # cut off in the pause
+        ((0.0, 1.0), endpoints.ADAPTIVE, 1500 + 200),
         ((0.0, 0.0), endpoints.ADAPTIVE, 1500 + 1200),
         ((), endpoints.METHODS["fixed 300 ms"], 500 + 300),
         ((), endpoints.METHODS["fixed 800 ms"], 1500 + 800),
@@ -206,9 +206,11 @@ def test_where_a_turn_ends(answers: Tuple[float, ...], settings: SegmenterSettin
     vad: Any = Flags(script)
     recognizer: Any = Answers(*answers)
     assert endpoints.ended_at(line, settings, vad, recognizer, {}) == wanted_ms * 16
+    endless = endpoints.Line("", "", np.zeros(50 * 320, dtype=np.float32), 0, 50 * 320)
+    assert endpoints.ended_at(endless, settings, Flags("s" * 50), recognizer, {}) == np.inf  # type: ignore[arg-type]
 
 
 def test_a_row_tells_turns_cut_off_from_the_delay_of_the_others() -> None:
-    assert endpoints.row([-20.0, 100.0, 300.0, None]) == {
-        "n": 4, "missed": 1, "cut_off": pytest.approx(1 / 3), "median_ms": 200.0, "p95_ms": pytest.approx(290.0),
+    assert endpoints.row([-20.0, 100.0, 300.0, None, np.inf]) == {
+        "n": 5, "missed": 1, "never_ended": 1, "cut_off": 1 / 4, "median_ms": 200.0, "p95_ms": pytest.approx(290.0),
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import socket
 from contextlib import asynccontextmanager, suppress
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List
@@ -18,6 +19,7 @@ from spoken_intents.errors import ProtocolError, SpokenIntentsError
 pytestmark = pytest.mark.filterwarnings("error")
 
 Handler = Callable[[web.WebSocketResponse], Awaitable[None]]
+MARKS = map(str, itertools.count())
 STARTED: Message = {"trace_event": "user_speaking_start"}
 NON_SPEECH: Message = {"trace_event": "non_speech", "confidence": 0.9}
 FAILED: Message = {"error": {"code": "turn_failed", "message": "This turn could not be answered (KeyError)."}}
@@ -30,7 +32,8 @@ def heard(intent: str) -> Message:
 
 def turn(text: str) -> List[Message]:
     """The bot's answer to a turn."""
-    return [{"response": text}, {"marker": "1"}, {"marker": "2", "final": True, "latency": {"asr_latency_ms": 5.0}}]
+    marks = next(MARKS), next(MARKS)
+    return [{"response": text}, {"marker": marks[0]}, {"marker": marks[1], "final": True, "latency": {"asr_latency_ms": 5.0}}]
 
 
 @asynccontextmanager
@@ -354,6 +357,17 @@ def test_a_loudspeaker_says_when_it_was_played_and_drops_what_is_interrupted() -
         output=Loudspeaker(),
     )
     assert happened == [0.1, "then", "clear", 0.2, "then"] and marks == ["2"]
+
+
+def test_an_end_that_is_told_again_is_no_second_answer(settle_soon: None) -> None:
+    """After a cough the rest of an answer is sent again, and its end behind it."""
+    one, two = turn("One"), turn("Two")
+
+    async def use(client: VoiceClient) -> List[Any]:
+        return [await client.type(text) for text in ("a", "b")]
+
+    answers = with_client(by_text([*one], [one[-1], *two]), use)
+    assert [answer.texts for answer in answers] == [["One"], ["Two"]]
 
 
 def test_speech_belongs_to_its_answer() -> None:

@@ -15,8 +15,8 @@ from spoken_intents.channels.protocol import (
     Audio,
     Commit,
     Handshake,
-    Keys,
     Marker,
+    Pressed,
     Speech,
     Typed,
     parse,
@@ -210,8 +210,13 @@ def test_an_allowance_does_not_grow_past_its_burst(clock: Clock) -> None:
 
 
 def test_keys_and_the_clients_own_detector_are_understood() -> None:
-    assert parse('{"dtmf": "12*#D"}') == Keys("12*#D")
+    assert parse('{"dtmf": "12*#D"}') == Pressed("12*#D")
     assert parse('{"speech": "started"}') == Speech(True) and parse('{"speech": "completed"}') == Speech(False)
+
+
+def test_foreign_names_cannot_forge_a_line_in_the_log() -> None:
+    with pytest.raises(ProtocolError, match=r"Field a\?CRITICAL root\?: not understood"):
+        parse(json.dumps({"a\nCRITICAL root\x1b": 1}))
 
 
 @pytest.mark.parametrize("keys", ["", "x", "1" * 33, 5, None])

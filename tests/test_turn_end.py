@@ -14,6 +14,7 @@ from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import ConfigError
 from spoken_intents.features import log_mel
 from spoken_intents.recognizer import COMPLETE, FP32, INT8, Recognizer
+from spoken_intents_training import turn_end
 from spoken_intents_training.dataset import Clip, read_clips
 from spoken_intents_training.export import export_onnx
 from spoken_intents_training.finetune import train
@@ -112,7 +113,7 @@ def test_copies_follow_from_the_seed_and_are_not_more_than_asked_for() -> None:
 def phrases() -> List[np.ndarray]:
     """Two words of a low voice, then one of a high voice, which ends every phrase."""
     rng = np.random.default_rng(3)
-    return [phrase([*rng.uniform(0.3, 0.5, 3)], [110, 120, rng.uniform(280, 330)], 0.15, seed) for seed in range(16)]
+    return [phrase([*rng.uniform(0.3, 0.5, 3)], [110, 120, rng.uniform(280, 330)], 0.15, seed) for seed in range(40)]
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +129,10 @@ def artefact(tiny_base: str, phrases: List[np.ndarray], tmp_path_factory: pytest
 
 def test_it_tells_a_constructed_end(artefact: Path, phrases: List[np.ndarray]) -> None:
     told = json.loads((artefact / "model.json").read_text())["turn_end"]
-    assert told["copies"] > told["complete"] > 0
+    assert told["copies"] > told["complete"] > 0 and told["held_out"]["auroc"] > 0.9
     recognizer = Recognizer(artefact)
     right = []
-    for number in range(16, 24):  # others than it learnt from
+    for number in range(40, 48):  # others than it learnt from
         line, end = stream(phrase([0.4, 0.35, 0.4], [110, 120, 300], 0.15, number), 2, SAMPLE_RATE, np.random.default_rng(number))
         for samples, complete in heard_at_pauses(line, end, line):
             probability = recognizer.classify(samples).complete
@@ -169,6 +170,18 @@ def test_clips_without_pauses_give_no_output(tiny_base: str, capsys: pytest.Capt
     assert add_turn_end(model, [phrase([0.5], [120], 0.1)] * 4, [], RECIPE) is None
     assert model.turn_end is None
     assert "No end-of-turn output: too few clips have pauses" in capsys.readouterr().out
+
+
+def test_what_cannot_be_measured_or_tells_nothing_is_not_given_out(
+    tiny_base: str, phrases: List[np.ndarray], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_base(tiny_base, ["a", "b"])
+    assert add_turn_end(model, phrases[:20], phrases[20:21], RECIPE) is None
+    assert "No end-of-turn output: too few such clips are held out" in " ".join(capsys.readouterr().out.split())
+    monkeypatch.setattr(turn_end, "WORTH_AUROC", 1.1)  # whatever it tells is not enough
+    assert add_turn_end(model, phrases[:20], phrases[20:30], RECIPE) is None
+    assert "on held-out clips it tells hardly anything (AUROC 0." in " ".join(capsys.readouterr().out.split())
+    assert model.turn_end is None
 
 
 def test_thirty_seconds_windows_cannot_have_it() -> None:

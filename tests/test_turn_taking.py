@@ -856,6 +856,10 @@ def test_without_a_voice_the_call_ends_with_the_turn(workers: ThreadPoolExecutor
         ({"dtmf_pause_ms": 10}, r"dtmf_pause_ms takes 200 to 60000, got 10\."),
         ({"interruption_ms": 10}, r"interruption_ms takes 100 to 5000, got 10\."),
         ({"turn_end": "never"}, r"turn_end takes adaptive or fixed, got 'never'\."),
+        (
+            {"min_silence_duration_ms": 150},
+            r"sure_silence_ms \(200\) takes up to min_silence_duration_ms \(150\), which would end",
+        ),
         ({"sure_silence_ms": 100}, r"sure_silence_ms \(100\) takes pause_ms \(120\) to unsure_silence_ms \(1200\)"),
     ],
 )

@@ -84,6 +84,7 @@ class VoiceClient:
         self._sender = sender
         self._inbox: "asyncio.Queue[Optional[Message]]" = asyncio.Queue(INBOX_MESSAGES)
         self._refusal: Optional[ProtocolError] = None
+        self._last_final = ""
 
     async def __aenter__(self) -> "VoiceClient":
         self._http = aiohttp.ClientSession()
@@ -210,6 +211,9 @@ class VoiceClient:
             elif "audio" in message:
                 answer.speech = np.concatenate([answer.speech, _samples_in(message)])
             elif message.get("final"):
+                if message["marker"] == self._last_final:
+                    continue  # told again, behind speech that was broken off by mistake
+                self._last_final = message["marker"]
                 pending = max(0, pending - 1)
                 answer.latency = message.get("latency", {})
                 answers.append(answer)

@@ -129,7 +129,10 @@ class ConnectionCall(SpokenCall):
         """Closes the connection, once."""
         if self._open:
             self._open = False
-            await self._websocket.close(code, reason)
+            try:
+                await asyncio.wait_for(self._websocket.close(code, reason), SEND_TIMEOUT_MS / 1000)
+            except (WebsocketClosed, asyncio.TimeoutError, ConnectionError, SanicException):
+                pass  # it is gone already
 
     async def _play_rest(self) -> None:
         """What the resampler still holds of the audio before a mark."""

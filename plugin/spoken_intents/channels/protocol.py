@@ -50,7 +50,7 @@ class Commit:
 
 
 @dataclass(frozen=True)
-class Keys:
+class Pressed:
     """Keys of a telephone."""
 
     keys: str
@@ -70,7 +70,7 @@ class Marker:
     id: str
 
 
-ClientMessage = Union[Handshake, Audio, Typed, Commit, Keys, Speech, Marker]
+ClientMessage = Union[Handshake, Audio, Typed, Commit, Pressed, Speech, Marker]
 
 
 def parse(message: Union[str, bytes]) -> ClientMessage:
@@ -107,14 +107,15 @@ def parse(message: Union[str, bytes]) -> ClientMessage:
     if name == "dtmf":
         if not isinstance(value, str) or not value or not KEYS.issuperset(value) or len(value) > MAX_KEYS:
             raise ProtocolError("bad_dtmf", f"dtmf takes 1 to {MAX_KEYS} of the keys 0-9 * # A-D.")
-        return Keys(value)
+        return Pressed(value)
     if name == "speech" and value in ("started", "completed"):
         return Speech(value == "started")
     raise ProtocolError("unknown_field", f"Field {_shown(fields)}: not understood. Known: {KNOWN}.")
 
 
 def _shown(fields: Any) -> str:
-    return ", ".join(sorted(str(name)[:40] for name in fields)[:5])
+    names = ", ".join(sorted(str(name)[:40] for name in fields)[:5])
+    return "".join(sign if sign.isprintable() else "?" for sign in names)  # it ends up in the log
 
 
 def _handshake(fields: Any) -> Handshake:

@@ -70,7 +70,9 @@ class SpokenCall(Line):
 
     Args:
         channel: The channel, by name, for Rasa.
-        sender: The conversation.
+
+    Attributes:
+        sender: The conversation; as the call itself where nobody says another.
         metadata: What is known of the call, for the tracker.
     """
 

@@ -8,6 +8,7 @@ Setting it up is in ``docs/telephone.md``.
 import hmac
 import json
 import logging
+import re
 import time
 from dataclasses import dataclass
 from typing import Any, Dict, Optional, Union
@@ -30,6 +31,7 @@ from spoken_intents.turns import Turn
 logger = logging.getLogger(__name__)
 
 MAX_BEFORE_START = 10  # messages; Twilio sends one
+ADDRESS = re.compile(r"[\w.:\[\]/%~-]{1,500}", re.ASCII)
 MAX_FORM_BYTES = 65_536  # Twilio sends about 1,000
 KNOWN = {"From": "caller", "To": "callee", "Direction": "direction", "language": "language"}  # parameter -> metadata
 
@@ -132,7 +134,8 @@ class TwilioInput(ConnectionInput):
         # Twilio calls by TLS only, whatever a proxy makes of it on the way here.
         public = self.settings.public_url or f"https://{request.headers.get('host', '')}"
         address = public.split("://", 1)[1].rstrip("/") + request.path
-        address = address.encode(errors="replace").decode()  # a header may hold any bytes
+        if not ADDRESS.fullmatch(address):  # a header may hold anything
+            return text("The request's Host is none.", 400)
         if self.settings.auth_token and not self._signed(request, f"https://{address}", form):
             logger.warning("A request for TwiML was refused: Twilio's signature of https://%s is not on it.", address)
             return text("Twilio's signature is missing or wrong.", 403)

@@ -27,8 +27,8 @@ from spoken_intents.channels.protocol import (
     Audio,
     Commit,
     Handshake,
-    Keys,
     Marker,
+    Pressed,
     Speech,
     Typed,
     parse,
@@ -191,6 +191,7 @@ class _Call(ConnectionCall):
         super().__init__(channel, request, websocket, on_new_message)
         self._allowed_origins = channel.settings.allowed_origins
         self._handshake: Optional[Handshake] = None
+        self._ended: Optional[Turn] = None  # the turn whose end was told last
         self._final = ""  # the mark whose coming back tells that all was played
 
     def admit(self) -> None:
@@ -215,9 +216,11 @@ class _Call(ConnectionCall):
             await self._hear(parsed.samples)
         elif isinstance(parsed, Commit) or (isinstance(parsed, Speech) and not parsed.started):
             await self.session.commit()
+        elif isinstance(parsed, Speech):
+            self.session.hold()
         elif isinstance(parsed, Typed):
             await self.session.type(parsed.text)
-        elif isinstance(parsed, Keys):
+        elif isinstance(parsed, Pressed):
             await self.session.dtmf(parsed.keys)
         elif isinstance(parsed, Marker) and parsed.id == self._final:
             await self.session.played(parsed.id)
@@ -261,7 +264,8 @@ class _Call(ConnectionCall):
 
     async def turn_ended(self, turn: Turn) -> Optional[str]:
         await self._play_rest()
-        self._final = uuid.uuid4().hex
+        if turn is not self._ended:  # else its end is told again, behind speech that was broken off by mistake
+            self._ended, self._final = turn, uuid.uuid4().hex
         await self._send({"marker": self._final, "final": True, "latency": turn.latency(), "turn": turn.record()})
         return self._final
 

@@ -36,19 +36,32 @@ const call = new Call({
 
 // ---------------------------------------------------------------- the conversation's name, which outlives a reload
 
+/** Storage that a browser may refuse to a page: then nothing outlives a reload. */
+function stored(storage, key, value) {
+  try {
+    if (value !== undefined) window[storage].setItem(key, value);
+    return window[storage].getItem(key) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+let ownName = ""; // where nothing can be stored
+
 function sender() {
-  let name = sessionStorage.getItem("sender");
+  let name = stored("sessionStorage", "sender") || ownName;
   if (!name) {
     // crypto.randomUUID is for secure contexts alone, and typing works on others, too.
     name = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-    sessionStorage.setItem("sender", name);
+    ownName = name;
+    stored("sessionStorage", "sender", name);
   }
   return name;
 }
 
 function newConversation() {
   endCall();
-  sessionStorage.removeItem("sender");
+  ownName = stored("sessionStorage", "sender", "");
   turns.clear();
   show();
 }
@@ -159,6 +172,7 @@ async function pressToTalk(on) {
   heardSincePress = turns.isSpeaking;
   if (fresh && !(await openMicrophone())) return;
   call.open();
+  if (talk.isTalking) call.tell({ speech: "started" }); // until the button is released no silence ends it
   if (speaksItself()) audio.player.interrupt();
   audio.player.duck(talk.isTalking);
   show();
@@ -201,7 +215,7 @@ function stopSounds() {
 function changeMode() {
   endTalking();
   talk.mode = document.querySelector("input[name=mode]:checked").value;
-  localStorage.setItem("mode", talk.mode);
+  stored("localStorage", "mode", talk.mode);
   hint("");
   show();
 }
@@ -265,6 +279,10 @@ const EVENTS = {
     if (at_ms !== undefined) waveform.mark("speech", baseMs + at_ms);
   },
   user_pause: ({ at_ms }) => waveform.mark("pause", baseMs + at_ms),
+  user_resumed({ at_ms }) {
+    waveform.mark("speech", baseMs + at_ms);
+    turns.resumed();
+  },
   partial(message) {
     count("partials");
     turns.partial(message);
@@ -391,7 +409,7 @@ at("again").addEventListener("click", newConversation);
 at("end").addEventListener("click", endCall);
 at("typing").addEventListener("submit", type);
 for (const radio of document.querySelectorAll("input[name=mode]")) {
-  radio.checked = radio.value === (localStorage.getItem("mode") ?? "hands-free");
+  radio.checked = radio.value === (stored("localStorage", "mode") || "hands-free");
   radio.addEventListener("change", changeMode);
 }
 talk.mode = document.querySelector("input[name=mode]:checked").value;

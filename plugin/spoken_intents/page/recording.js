@@ -21,10 +21,6 @@ export class Recording {
     return (this.#total / this.#context.sampleRate) * 1000;
   }
 
-  get isPlaying() {
-    return this.#source !== null;
-  }
-
   push(samples) {
     const start = this.#total % this.#ring.length;
     const fits = Math.min(samples.length, this.#ring.length - start);

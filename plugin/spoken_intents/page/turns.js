@@ -58,6 +58,12 @@ export class Turns {
     this.#changed();
   }
 
+  /** The pause was not the end. */
+  resumed() {
+    this.#utterances.at(-1)?.card.hearing();
+    this.#changed();
+  }
+
   partial(message) {
     this.#utterances.at(-1)?.card.partial(message);
     this.#changed();
