@@ -19,14 +19,14 @@ import yaml
 from aiohttp import web
 from conftest import INTENTS
 from rich.text import Text
-from test_client import FAILED, NON_SPEECH, STARTED, Handler, by_audio, heard, refusing, serving, turn
+from test_client import FAILED, NON_SPEECH, STARTED, Handler, by_audio, heard, refusing, serving, spoken, turn
 
 from assistant import BIN, PROJECT, Assistant
 from spoken_intents import client as client_module
 from spoken_intents import microphone
 from spoken_intents.audio import SAMPLE_RATE
-from spoken_intents.cli import app, shown
-from spoken_intents.errors import DataError, DivergedError, TrainingError
+from spoken_intents.cli import _State, app, shown
+from spoken_intents.errors import ConfigError, DataError, DivergedError, TrainingError
 from spoken_intents.features import FrontEnd
 from spoken_intents.recognizer import FORMAT
 from spoken_intents_training import finetune
@@ -427,6 +427,42 @@ def test_the_loudspeaker_plays_in_order_without_gaps() -> None:
     asyncio.run(main())
 
 
+def test_state_and_level_are_shown_in_one_line() -> None:
+    state = _State()
+    quiet, loud = np.full(320, 1e-4, dtype=np.float32), np.full(320, 0.3, dtype=np.float32)
+    lines = [state.line(quiet, False)]
+    for message in ({"trace_event": "user_speaking_start"}, {"trace_event": "user_speaking_end"}, {"trace_event": "transcript"}):
+        state.follow(message)
+        lines.append(state.line(loud, False))
+    state.follow({"marker": "1", "final": True})
+    lines += [state.line(quiet, True), state.line(quiet, False)]
+    words = ["listening", "you speak", "heard", "thinking", "the bot speaks", "listening"]
+    assert [Text.from_markup(line).plain.split("▮")[-1].strip() for line in lines] == words
+    assert [line.count("▮") for line in lines] == [0, 20, 20, 20, 0, 0]
+
+
+def test_the_microphone_keeps_no_more_than_ten_seconds() -> None:
+    async def main() -> None:
+        heard = microphone.Microphone(SimpleNamespace(InputStream=Microphone, PortAudioError=RuntimeError))
+        for number in range(microphone.MOST_BLOCKS + 3):
+            heard._keep(np.full(320, number))
+        assert (await heard.block())[0] == 3
+
+    asyncio.run(main())
+
+
+def test_a_device_that_cannot_be_opened_is_told() -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("Device unavailable")
+
+    async def main() -> None:
+        for kind in (microphone.Microphone, microphone.Loudspeaker):
+            with pytest.raises(ConfigError, match="The sound device cannot be opened: Device unavailable"):
+                kind(SimpleNamespace(InputStream=broken, OutputStream=broken, PortAudioError=RuntimeError))
+
+    asyncio.run(main())
+
+
 def plug_in(monkeypatch: pytest.MonkeyPatch, check: Callable[..., None] = lambda **settings: None) -> None:
     module = SimpleNamespace(
         InputStream=Microphone,
@@ -456,6 +492,39 @@ def test_the_microphone_is_heard_and_answers_are_printed(monkeypatch: pytest.Mon
     assert set(levels) == {(16384, 16384)}
     assert "heard greet 90% Bot: Hello" in words(captured.out)
     assert captured.err == "Error: The server hung up.\n"
+
+
+def test_the_bot_is_heard_interrupted_and_hangs_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    plug_in(monkeypatch)
+    marks: List[str] = []
+
+    async def told(websocket: web.WebSocketResponse) -> None:
+        async for received in websocket:
+            if received.type is web.WSMsgType.TEXT and "marker" in received.json():
+                marks.append(received.json()["marker"])
+                return
+
+    async def handler(websocket: web.WebSocketResponse) -> None:
+        await websocket.send_json(spoken(np.full(320, 0.25)))
+        await websocket.send_json({"marker": "first", "final": True})
+        await websocket.send_json({"interruptPlayback": True})
+        await websocket.send_json(spoken(np.full(320, 0.5)))
+        await websocket.send_json({"marker": "second", "final": True})
+        queue = Loudspeaker.opened._fill.__self__._queue
+        while not (queue and not callable(queue[0]) and queue[0].max() > 0.4):  # what was interrupted is dropped
+            await asyncio.sleep(0.001)
+        playing = asyncio.create_task(told(websocket))
+        while not playing.done():
+            card.append(Loudspeaker.opened.play())
+            await asyncio.sleep(0.001)
+        await websocket.send_json({"hangup": True})
+        await websocket.close()
+
+    card: List[np.ndarray] = []
+    assert called_beside(handler, "talk", "--mic") == 0
+    assert marks == ["second"] and capsys.readouterr().err == ""
+    played = np.concatenate(card)
+    np.testing.assert_allclose(played[played != 0], 0.5, atol=1e-3)
 
 
 def test_the_microphone_is_told_why_it_was_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -11,6 +11,8 @@ from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.client import PACKET_SAMPLES
 from spoken_intents.errors import ConfigError
 
+MOST_BLOCKS = 500  # of 20 ms, kept while the network stalls
+
 
 def load_sounddevice() -> Any:
     """The module, once it is known that it can record.
@@ -35,17 +37,29 @@ def load_sounddevice() -> Any:
     return sounddevice
 
 
+def _opened(sounddevice: Any, stream: Callable[..., Any], callback: Callable[..., None]) -> Any:
+    try:
+        return stream(SAMPLE_RATE, PACKET_SAMPLES, channels=1, dtype="float32", callback=callback)
+    except sounddevice.PortAudioError as error:
+        raise ConfigError(f"The sound device cannot be opened: {error}") from None
+
+
 class Microphone:
     """Blocks of 20 ms (float32, 16 kHz), from the sound card's thread to the event loop. A context manager."""
 
     def __init__(self, sounddevice: Any) -> None:
         loop = asyncio.get_running_loop()
-        self._blocks: "asyncio.Queue[np.ndarray]" = asyncio.Queue()
+        self._blocks: "asyncio.Queue[np.ndarray]" = asyncio.Queue(MOST_BLOCKS)
 
         def recorded(block: np.ndarray, count: int, clock: Any, status: Any) -> None:
-            loop.call_soon_threadsafe(self._blocks.put_nowait, block[:, 0].copy())
+            loop.call_soon_threadsafe(self._keep, block[:, 0].copy())
 
-        self._stream = sounddevice.InputStream(SAMPLE_RATE, PACKET_SAMPLES, channels=1, dtype="float32", callback=recorded)
+        self._stream = _opened(sounddevice, sounddevice.InputStream, recorded)
+
+    def _keep(self, block: np.ndarray) -> None:
+        if self._blocks.full():  # the network stalls: the oldest is of no use any more
+            self._blocks.get_nowait()
+        self._blocks.put_nowait(block)
 
     def __enter__(self) -> "Microphone":
         self._stream.__enter__()
@@ -66,7 +80,7 @@ class Loudspeaker:
         self._loop = asyncio.get_running_loop()
         self._queue: Deque[Union[np.ndarray, Callable[[], None]]] = deque()
         self._lock = threading.Lock()
-        self._stream = sounddevice.OutputStream(SAMPLE_RATE, PACKET_SAMPLES, channels=1, dtype="float32", callback=self._fill)
+        self._stream = _opened(sounddevice, sounddevice.OutputStream, self._fill)
 
     def __enter__(self) -> "Loudspeaker":
         self._stream.__enter__()
