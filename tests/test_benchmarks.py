@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, List, Tuple
 
 import bench
+import calls
 import endpoints
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import typer
 from transformers import WhisperConfig
 from variants import VARIANTS, VARIATIONS, _Varied, blank_out, poolings, tried
 
+from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.features import log_mel
 from spoken_intents.recognizer import Recognition, Recognizer
 from spoken_intents.segmenter import SegmenterSettings
@@ -214,3 +216,26 @@ def test_a_row_tells_turns_cut_off_from_the_delay_of_the_others() -> None:
     assert endpoints.row([-20.0, 100.0, 300.0, None, np.inf]) == {
         "n": 5, "missed": 1, "never_ended": 1, "cut_off": 1 / 4, "median_ms": 200.0, "p95_ms": pytest.approx(290.0),
     }  # fmt: skip
+
+
+def test_phantoms_are_what_is_taken_for_a_turn_where_nobody_speaks() -> None:
+    """Two sounds of half a second; the second is somebody's, the first the model takes for speech or for none."""
+    rng = np.random.default_rng(0)
+    sound = (0.3 * rng.standard_normal(SAMPLE_RATE // 2)).astype(np.float32)
+    line = np.zeros(6 * SAMPLE_RATE, dtype=np.float32)
+    line[SAMPLE_RATE : SAMPLE_RATE * 3 // 2] = line[4 * SAMPLE_RATE : SAMPLE_RATE * 9 // 2] = sound
+
+    class Hears:
+        def __init__(self, speech: float) -> None:
+            self._speech = speech
+
+        def classify(self, samples: np.ndarray) -> Recognition:
+            return Recognition((("a", self._speech),), 1 - self._speech, "", 0.0)
+
+    def found(speech: float) -> Any:
+        recognizer: Any = Hears(speech)
+        return calls._phantoms(recognizer, SegmenterSettings(vad_mode=0), [(line, [(4.0, 4.5)])], 0.7)
+
+    assert found(0.9) == {"seconds": 5.5, "begun": 1, "turns": 1, "an_hour": round(3600 / 5.5, 1), "sure": 1}
+    assert found(0.6) == {"seconds": 5.5, "begun": 1, "turns": 1, "an_hour": round(3600 / 5.5, 1), "sure": 0}
+    assert found(0.1) == {"seconds": 5.5, "begun": 1, "turns": 0, "an_hour": 0.0, "sure": 0}
