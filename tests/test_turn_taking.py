@@ -473,6 +473,29 @@ def test_an_interruption_does_not_wait_for_a_stale_sentence(workers: ThreadPoolE
 # ---------------------------------------------------------------- playback
 
 
+def test_a_mark_tells_better_than_the_clock_how_far_playback_is(workers: ThreadPoolExecutor) -> None:
+    class Two(Bot):
+        async def converse(self, turn: Turn) -> None:
+            await Caller.converse(self, turn)
+            if turn.text == "one":
+                for text in ("First.", "Second."):
+                    await self.session.say(text)
+                    await self.session.then(self.send_mark)
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.type("one")
+        await until(lambda: len(bot.turns) == 1)
+        await settle()
+        await session.hear(silence(500))
+        await session.played("mark 1s")  # the client plays faster than its clock says
+        await session.hear(silence(100))
+        await session.type("two")
+        await until(lambda: len(bot.turns) == 2)
+
+    bot = converse(scenario, Two({}, marks=True), workers)
+    assert bot.turns[1].interrupted == Interruption(2100.0, 4000.0)
+
+
 def test_a_mark_may_come_back_before_it_is_known_to_be_sent(workers: ThreadPoolExecutor) -> None:
     class Quick(Bot):
         async def turn_ended(self, turn: Turn) -> Optional[str]:
@@ -762,6 +785,19 @@ def test_keys_are_a_turn(workers: ThreadPoolExecutor, length: int, keys: List[st
     for intents, wanted in (((), turns), (("dtmf",), [f'/dtmf{{"digits": "{digits}"}}' for digits in turns])):
         bot = converse(scenario, Bot({}, intents), workers, replace(CALM, dtmf_length=length))
         assert bot.heard() == wanted
+
+
+def test_nobody_is_asked_while_more_keys_may_follow(workers: ThreadPoolExecutor) -> None:
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.dtmf("1")
+        for _ in range(50):
+            await session.hear(silence(100))
+            await settle()
+        assert bot.heard("silence") == []
+        await session.dtmf("2#")
+        await until(lambda: len(bot.turns) == 1)
+
+    assert converse(scenario, Bot({}), workers, replace(QUIET, dtmf_pause_ms=10_000)).heard() == ["12"]
 
 
 def test_keys_pressed_while_speaking_lose_neither(workers: ThreadPoolExecutor) -> None:
