@@ -370,6 +370,23 @@ def test_an_end_that_is_told_again_is_no_second_answer(settle_soon: None) -> Non
     assert [answer.texts for answer in answers] == [["One"], ["Two"]]
 
 
+def test_a_bot_that_hangs_up_has_answered(settle_soon: None) -> None:
+    async def handler(websocket: web.WebSocketResponse) -> None:
+        await websocket.receive_json()
+        await websocket.receive_json()
+        for message in [*turn("Goodbye."), {"hangup": True}]:
+            await websocket.send_json(message)
+        await websocket.close()
+
+    async def use(client: VoiceClient) -> Any:
+        answer = await client.type("bye")
+        with pytest.raises(ProtocolError, match="The server hung up"):
+            await client.type("wait")
+        return answer
+
+    assert with_client(handler, use).texts == ["Goodbye."]
+
+
 def test_speech_belongs_to_its_answer() -> None:
     loud = [spoken(np.full(10, level)) for level in (0.1, 0.2)]
     answers = by_text([*loud, *turn("One")], turn("Two"), [{"trace_event": "ignored"}, {"hangup": True}, *turn("Three")])

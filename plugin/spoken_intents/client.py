@@ -85,6 +85,7 @@ class VoiceClient:
         self._inbox: "asyncio.Queue[Optional[Message]]" = asyncio.Queue(INBOX_MESSAGES)
         self._refusal: Optional[ProtocolError] = None
         self._last_final = ""
+        self._over = False  # the bot has ended the call, on purpose
 
     async def __aenter__(self) -> "VoiceClient":
         self._http = aiohttp.ClientSession()
@@ -196,6 +197,10 @@ class VoiceClient:
                 message = await self._next(deadline)
             except asyncio.TimeoutError:
                 return answers
+            except ProtocolError:
+                if self._over and answers and not pending:  # the bot has said goodbye
+                    return answers
+                raise
             last_at = time.perf_counter()
             event = message.get("trace_event")
             if "error" in message:
@@ -248,6 +253,8 @@ class VoiceClient:
             output.play(_samples_in(message))
         elif message.get("interruptPlayback") and output is not None:
             output.clear()
+        elif message.get("hangup"):
+            self._over = True
         elif message.get("final"):
             if output is None:
                 await self._echo(message["marker"])

@@ -28,7 +28,7 @@ ROUNDS = 4  # copies of a clip at most, each heard at every pause
 PAUSES = 3  # put into a copy, at most
 HEARD, HELD_OUT = 2000 * SAMPLE_RATE, 500 * SAMPLE_RATE  # samples of all that is heard at pauses, at most
 FEW = 10  # complete or truncated copies, too few to fit, or to measure
-WORTH_AUROC = 0.7  # on held-out copies; what tells them apart less would end turns by chance
+WORTH_AUROC = 0.85  # on held-out copies; one that tells them apart less is so often unsure that a fixed silence is shorter
 
 
 class TurnEnd(nn.Module):
@@ -70,7 +70,7 @@ def add_turn_end(
         head = _fitted(heard, complete, model.config.d_model)
         figures = _calibrated(head.classifier, tested, all_said)
     if figures["auroc"] < WORTH_AUROC:
-        return _none(f"on held-out clips it tells hardly anything (AUROC {figures['auroc']:.2f})")
+        return _none(f"on held-out clips it tells too little (AUROC {figures['auroc']:.2f}, {WORTH_AUROC} needed)")
     model.turn_end = head
     console.print(
         escape(
