@@ -22,15 +22,17 @@ INTENTS = ("greet", "goodbye", "affirm", "deny")  # of `rasa init`, for which th
 CLIPS = 30  # an intent
 # What a bot of `rasa init` has nothing of: an announcement to be heard to its end, keys, hanging up.
 CONVERSATION = """
-intents: [announce, dtmf, hang_up]
+intents: [announce, explain, dtmf, hang_up]
 entities: [digits, {branch: {influence_conversation: false}}]
 slots: {branch: {type: text, influence_conversation: false, mappings: [{type: from_entity, entity: branch}]}}
 responses:
   utter_announce: [{text: "This call is recorded for as long as it lasts, and kept for ninety days.", metadata: {barge_in: false}}]
+  utter_explain: [{text: "You may ask me anything you like, at any time, and in your own words."}]
   utter_keys: [{text: "Keys."}, {text: "Keys, by voice.", channel: voice}]
   utter_hang_up: [{text: "Good night.", custom: {hangup: true}}]
 rules:
 - {rule: announce, steps: [{intent: announce}, {action: utter_announce}]}
+- {rule: explain, steps: [{intent: explain}, {action: utter_explain}]}
 - {rule: keys, steps: [{intent: dtmf}, {action: utter_keys}]}
 - {rule: hang up, steps: [{intent: hang_up}, {action: utter_hang_up}]}
 """

@@ -292,6 +292,7 @@ def test_what_is_left_of_a_complete_models_checkpoints_is_removed(
     made = {"base_model": "any", "recipe": asdict(load_recipe("default"))}
     made["data"] = {"fingerprint": files_fingerprint(clip.path for clip in read_clips(buzzes))}
     described = {"format": FORMAT, "labels": ["high", "low"], "temperature": 1.0, "front_end": asdict(FrontEnd()), **made}
+    described["parity"] = {"int8_margin_error": 0.1}
     (tmp_path / "model.json").write_text(json.dumps(described))
     (tmp_path / REMOVING / "checkpoint-8").mkdir(parents=True)
     assert called("train", buzzes, "--out", tmp_path, "--base-model", "any", "--resume") == 0
@@ -584,7 +585,7 @@ def test_the_talk_script_ends_with_its_server(monkeypatch: pytest.MonkeyPatch, c
         http="http://x", voice="ws://x", log=Path("log.txt"), log_tail=lambda: "[the last line]", alive=lambda: next(polls)
     )
     monkeypatch.setattr(talk, "train", lambda: None)
-    monkeypatch.setattr(talk, "Assistant", lambda: stub)
+    monkeypatch.setattr(talk, "Assistant", lambda port: stub)
     monkeypatch.setattr(talk.signal, "signal", lambda *_: None)
     monkeypatch.setattr(talk.time, "sleep", lambda seconds: None)
     assert talk.main() == 1
@@ -595,7 +596,7 @@ def test_the_talk_script_ends_with_its_server(monkeypatch: pytest.MonkeyPatch, c
 def test_the_talk_script_says_why_the_assistant_did_not_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def fail() -> None:
+    def fail(port: int) -> None:
         raise RuntimeError("A server ended with 1: [log]")
 
     monkeypatch.setattr(talk, "train", lambda: None)
