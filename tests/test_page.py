@@ -248,9 +248,14 @@ def test_press_and_talk_by_mouse_by_space_and_by_a_tap(recording: Path) -> None:
             at = await page.middle("#talk")
             await page.mouse("mousePressed", at)
             call = await voice.call()
+            if await page.evaluate("document.querySelector('#talk').dataset.on") != "true":
+                # The first press opens the microphone, for which browsers take the focus, and the press with it.
+                await page.mouse("mouseReleased", at)
+                await page.mouse("mousePressed", at)
+            commits = call.received.count({"commit": True})
             await call.until(lambda: call.loudest() > 1000)
             await page.mouse("mouseReleased", at)
-            await call.until(lambda: call.received.count({"commit": True}) == 1)
+            await call.until(lambda: call.received.count({"commit": True}) == commits + 1)
             sent = len(call.audio)
             await page.sees("#hint", "Nothing was heard")
             assert len(call.audio) == sent, "nothing goes while the button is up"
@@ -259,14 +264,14 @@ def test_press_and_talk_by_mouse_by_space_and_by_a_tap(recording: Path) -> None:
             await page.key("keyDown", " ", 32)
             await call.until(lambda: len(call.audio) > sent + call.rate)  # half a second
             await page.key("keyUp", " ", 32)
-            await call.until(lambda: call.received.count({"commit": True}) == 2)
+            await call.until(lambda: call.received.count({"commit": True}) == commits + 2)
 
             sent = len(call.audio)
             await page.click("#talk")
             await page.sees("#talk-label", "Tap to send")
             await call.until(lambda: len(call.audio) > sent + call.rate)
             await page.click("#talk")
-            await call.until(lambda: call.received.count({"commit": True}) == 3)
+            await call.until(lambda: call.received.count({"commit": True}) == commits + 3)
             assert call.received.count({"speech": "started"}) >= 3, "while it is held no silence ends what is said"
 
             await page.evaluate("document.querySelector('#text').focus()")
