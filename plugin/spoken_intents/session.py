@@ -187,7 +187,6 @@ class SpokenSession:
 
     async def hear(self, samples: np.ndarray) -> None:
         """Takes audio (float32, 16 kHz). Waits while the bot is too far behind."""
-        self._came_at, self._waited = time.perf_counter(), False
         await self._handle(self._segmenter.push(samples))
         news = self._ahead.news()
         if news is not None:
@@ -196,7 +195,6 @@ class SpokenSession:
 
     async def commit(self) -> None:
         """Ends what is under way now (push-to-talk, keys); without any, does nothing."""
-        self._came_at, self._waited = time.perf_counter(), False
         self._segmenter.held = False
         await self._handle(self._segmenter.flush("commit"))
         await self._put_keys(self._keys.end())
@@ -222,7 +220,6 @@ class SpokenSession:
 
     async def finish(self) -> None:
         """Ends the audio and waits until every turn is answered."""
-        self._came_at, self._waited = time.perf_counter(), False
         await self._handle(self._segmenter.flush())
         await self._put_keys(self._keys.end())
         await self._put(None)
@@ -264,6 +261,7 @@ class SpokenSession:
     # ------------------------------------------------ listening
 
     async def _handle(self, events: Iterable[Event]) -> None:
+        self._came_at, self._waited = time.perf_counter(), False
         for event in events:
             if self._hanging_up:
                 continue  # the rest of the events still moves the clock

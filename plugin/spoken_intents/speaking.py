@@ -135,7 +135,7 @@ class Speaker:
     def played(self, name: str) -> None:
         """The caller's side has played everything up to the mark `name`. A name that is not awaited says nothing."""
         if self._asking:
-            self._early = {*self._early, name}
+            self._early.add(name)
         reached, _ = self._marks.pop(name, (None, None))
         if reached is not None:
             self._marks = {other: mark for other, mark in self._marks.items() if mark[0] > reached}

@@ -61,14 +61,15 @@ def add_turn_end(
         out to calibrate it on, or it tells those hardly apart.
     """
     with console.status("Fitting the end-of-turn output ..."):
-        heard, complete = _pooled(model, copies(learnt, HEARD, recipe.seed), recipe)
-        tested, all_said = _pooled(model, copies(held_out, HELD_OUT, recipe.seed + 1), recipe)
-        if min(complete.sum(), (~complete).sum()) < FEW:
+        made, kept_back = copies(learnt, HEARD, recipe.seed), copies(held_out, HELD_OUT, recipe.seed + 1)
+        # Before they are encoded, which takes most of the time.
+        if _too_few(made):
             return _none("too few clips have pauses between words, or background around them")
-        if min(all_said.sum(), (~all_said).sum()) < FEW:
+        if _too_few(kept_back):
             return _none("too few such clips are held out to calibrate it on")
+        heard, complete = _pooled(model, made, recipe)
         head = _fitted(heard, complete, model.config.d_model)
-        figures = _calibrated(head.classifier, tested, all_said)
+        figures = _calibrated(head.classifier, *_pooled(model, kept_back, recipe))
     if figures["auroc"] < WORTH_AUROC:
         return _none(f"on held-out clips it tells too little (AUROC {figures['auroc']:.2f}, {WORTH_AUROC} needed)")
     model.turn_end = head
@@ -79,6 +80,11 @@ def add_turn_end(
         highlight=False,
     )
     return {"copies": len(complete), "complete": int(complete.sum()), "held_out": figures}
+
+
+def _too_few(made: Sequence[Tuple[np.ndarray, bool]]) -> bool:
+    whole = sum(complete for _, complete in made)
+    return min(whole, len(made) - whole) < FEW
 
 
 def _none(why: str) -> Optional[Dict[str, Any]]:
@@ -112,8 +118,6 @@ def copies(clips: Sequence[np.ndarray], at_most: int, seed: int) -> List[Tuple[n
 
 def _pooled(model: Any, made: Sequence[Tuple[np.ndarray, bool]], recipe: Recipe) -> Tuple[np.ndarray, np.ndarray]:
     """What the classifier gets of each copy, and whether it is complete."""
-    if not made:
-        return np.zeros((0, 0)), np.zeros(0, dtype=bool)
 
     def compute(features: torch.Tensor, frames: torch.Tensor) -> List[np.ndarray]:
         hidden, mask = encode(model.encoder, features, frames)

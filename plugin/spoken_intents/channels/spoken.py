@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Awaitable, Callable, Coroutine, Dict, List, Optional, Set
 
 import numpy as np
+from rasa.core.agent import Agent
 from rasa.core.channels.channel import InputChannel, OutputChannel, UserMessage
 from rasa.shared.core.domain import Domain
 from sanic import Sanic
@@ -28,9 +29,14 @@ NO_RECOGNIZER = (
 )
 
 
+def agent_of(app: Sanic) -> Optional[Agent]:
+    """Rasa's agent with the model that `app` serves now; None while it has none."""
+    return getattr(app.ctx, "agent", None)
+
+
 def recognizer_of(app: Sanic) -> Optional[Recognizer]:
     """The recognizer of the Rasa model that `app` serves now; None when it has none."""
-    agent = getattr(app.ctx, "agent", None)
+    agent = agent_of(app)
     return recognizers.live(agent.model_id if agent else None)
 
 
@@ -99,12 +105,12 @@ class SpokenCall(Line):
 
     def domain(self) -> Optional[Domain]:
         """That of the Rasa model which is served now."""
-        agent = getattr(self._app.ctx, "agent", None)
+        agent = agent_of(self._app)
         return agent.domain if agent else None
 
     async def is_known(self, sender: str) -> bool:
         """Whether Rasa has had a turn of that conversation: a caller who is back is not greeted again."""
-        agent = getattr(self._app.ctx, "agent", None)
+        agent = agent_of(self._app)
         return bool(agent and await agent.tracker_store.exists(sender))
 
     async def converse(self, turn: Turn) -> None:
