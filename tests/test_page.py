@@ -2,8 +2,9 @@
 
 import asyncio
 import re
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Awaitable, Callable, Dict, List
+from typing import AsyncIterator, Awaitable, Callable, Dict, List, Tuple
 
 import aiohttp
 import numpy as np
@@ -45,6 +46,13 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("microphone") / "greet.wav"
     soundfile.write(path, np.concatenate([quiet[::2], read_audio(GREET, 30), quiet]), SAMPLE_RATE, subtype="PCM_16")
     return path
+
+
+@asynccontextmanager
+async def opened(*flags: str) -> AsyncIterator[Tuple[ScriptedVoice, Page]]:
+    """The page in a browser of its own, and its server, which is scripted."""
+    async with ScriptedVoice() as voice, Chromium(*flags) as browser:
+        yield voice, await browser.open(voice.url())
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:
@@ -130,8 +138,7 @@ def test_speak_see_the_intent_hear_the_answer(server: Assistant, recording: Path
 @pytest.mark.browser
 def test_a_spoken_turn_from_first_word_to_replay(recording: Path) -> None:
     async def body() -> None:
-        async with ScriptedVoice() as voice, Chromium(*microphone_flags(recording)) as browser:
-            page = await browser.open(voice.url())
+        async with opened(*microphone_flags(recording)) as (voice, page):
             await state(page, "ready")
             assert voice.calls == [], "who only looks calls nobody"
             await page.click("#talk")
@@ -173,8 +180,7 @@ def test_a_spoken_turn_from_first_word_to_replay(recording: Path) -> None:
 @pytest.mark.browser
 def test_markers_wait_for_the_sound_and_interruptions_drop_it(recording: Path) -> None:
     async def body() -> None:
-        async with ScriptedVoice() as voice, Chromium(*microphone_flags(recording)) as browser:
-            page = await browser.open(voice.url())
+        async with opened(*microphone_flags(recording)) as (voice, page):
             await page.click("#text")
             await page.type("hello")
             call = await voice.call()
@@ -206,8 +212,7 @@ def test_markers_wait_for_the_sound_and_interruptions_drop_it(recording: Path) -
 @pytest.mark.browser
 def test_what_is_no_turn_becomes_a_line(recording: Path) -> None:
     async def body() -> None:
-        async with ScriptedVoice() as voice, Chromium(*microphone_flags(recording)) as browser:
-            page = await browser.open(voice.url())
+        async with opened(*microphone_flags(recording)) as (voice, page):
             await page.click("#talk")
             call = await voice.call()
             turn = await spoken_turn(call)
@@ -242,8 +247,7 @@ def test_what_is_no_turn_becomes_a_line(recording: Path) -> None:
 @pytest.mark.browser
 def test_press_and_talk_by_mouse_by_space_and_by_a_tap(recording: Path) -> None:
     async def body() -> None:
-        async with ScriptedVoice() as voice, Chromium(*microphone_flags(recording)) as browser:
-            page = await browser.open(voice.url())
+        async with opened(*microphone_flags(recording)) as (voice, page):
             await page.click("input[value=press]")
             at = await page.middle("#talk")
             await page.mouse("mousePressed", at)
@@ -285,8 +289,7 @@ def test_press_and_talk_by_mouse_by_space_and_by_a_tap(recording: Path) -> None:
 @pytest.mark.browser
 def test_muted_means_silence(recording: Path) -> None:
     async def body() -> None:
-        async with ScriptedVoice() as voice, Chromium(FAKE_DEVICE, ALLOW) as browser:  # which beeps for ever
-            page = await browser.open(voice.url())
+        async with opened(FAKE_DEVICE, ALLOW) as (voice, page):  # which beeps for ever
             await page.click("#talk")
             call = await voice.call()
             await call.until(lambda: call.loudest() > 100)
@@ -311,8 +314,7 @@ def test_what_the_server_sends_stays_text(recording: Path) -> None:
     evil = "<img src=x onerror='document.body.dataset.stolen=1'><script>document.body.dataset.stolen=1</script>"
 
     async def body() -> None:
-        async with ScriptedVoice() as voice, Chromium(*microphone_flags(recording)) as browser:
-            page = await browser.open(voice.url())
+        async with opened(*microphone_flags(recording)) as (voice, page):
             await page.click("#talk")
             call = await voice.call()
             await hears(call, await spoken_turn(call), evil)
@@ -342,8 +344,7 @@ def test_what_the_server_sends_stays_text(recording: Path) -> None:
 @pytest.mark.browser
 def test_buttons_work_once(recording: Path) -> None:
     async def body() -> None:
-        async with ScriptedVoice() as voice, Chromium(*microphone_flags(recording)) as browser:
-            page = await browser.open(voice.url())
+        async with opened(*microphone_flags(recording)) as (voice, page):
             await page.click("#text")
             await page.type("/pay_bill")
             call = await voice.call()
@@ -372,8 +373,7 @@ def test_a_bot_that_speaks_first_has_a_card_of_its_own(recording: Path) -> None:
     """The greeting comes before the answer to what the visitor has typed already, and is not taken for it."""
 
     async def body() -> None:
-        async with ScriptedVoice() as voice, Chromium(*microphone_flags(recording)) as browser:
-            page = await browser.open(voice.url())
+        async with opened(*microphone_flags(recording)) as (voice, page):
             await page.click("#text")
             await page.type("hello")
             call = await voice.call()
@@ -394,8 +394,7 @@ def test_the_server_goes_and_comes_back(recording: Path) -> None:
     """The call goes on by itself, in the same conversation; what was not answered says so, what was typed meanwhile is sent."""
 
     async def body() -> None:
-        async with ScriptedVoice() as voice, Chromium(*microphone_flags(recording)) as browser:
-            page = await browser.open(voice.url())
+        async with opened(*microphone_flags(recording)) as (voice, page):
             await page.click("#talk")
             first = await voice.call()
             await page.click("#text")
@@ -550,8 +549,7 @@ def test_old_cards_leave_and_a_phone_has_no_sideways_scroll() -> None:
 @pytest.mark.browser
 def test_everything_has_a_name_and_the_tab_key_reaches_it() -> None:
     async def body() -> None:
-        async with ScriptedVoice() as voice, Chromium() as browser:
-            page = await browser.open(voice.url())
+        async with opened() as (voice, page):
             await state(page, "ready")
             reached = []
             for _ in range(7):
