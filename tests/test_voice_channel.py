@@ -128,6 +128,32 @@ def test_every_sample_rate_both_ways_of_sending(server: Assistant, rate: int, as
     assert run(call()) == "greet"
 
 
+def test_audio_slower_than_real_time_is_the_same_turn(server: Assistant) -> None:
+    """A line that brings half a second of audio in a second: turns are found in the audio's time, not in the clock's."""
+    pcm = float_to_pcm16(np.concatenate([read_audio(GREET, 30), np.zeros(SAMPLE_RATE)]))
+
+    async def turn(seconds_a_second: float) -> Dict[str, Any]:
+        async with aiohttp.ClientSession() as http, http.ws_connect(server.voice) as socket:
+
+            async def send() -> None:
+                for start in range(0, len(pcm), 3200):  # 100 ms each
+                    await socket.send_bytes(pcm[start : start + 3200])
+                    await asyncio.sleep(0.1 / seconds_a_second)
+
+            sending = asyncio.create_task(send())
+            async for frame in socket:
+                message = json.loads(frame.data)
+                if message.get("final"):
+                    await sending
+                    return message["turn"]
+        return {}
+
+    slow, fast = run(turn(0.5)), run(turn(50))
+    kept = ("intent", "start_ms", "speech_end_ms", "end_ms")
+    assert slow["intent"] == "greet"
+    assert {key: slow[key] for key in kept} == {key: fast[key] for key in kept}
+
+
 def test_two_utterances_become_two_turns_in_order(server: Assistant) -> None:
     async def call() -> List[str]:
         async with VoiceClient(server.voice) as client:
