@@ -159,6 +159,7 @@ def test_concurrent_callers_seed_once_and_pay_once():
 
 def test_customers_longest_unseen_are_forgotten_with_all_their_rows(database, monkeypatch):
     monkeypatch.setattr(bank, "MAX_CUSTOMERS", 3)
+    monkeypatch.setattr(bank, "SEEN_EVERY_S", 0)
     for conversation in ("a", "b", "c", "a", "d", "e"):  # a is seen again before d comes
         with bank.customer(conversation):
             pass
@@ -174,6 +175,15 @@ def test_customers_longest_unseen_are_forgotten_with_all_their_rows(database, mo
     }.items():
         assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (3 * each,)
     connection.close()
+
+
+def test_an_answer_that_changes_nothing_writes_nothing(database):
+    with bank.customer("a"):
+        pass
+    before = database.read_bytes()
+    with bank.customer("a") as customer:
+        customer.balance_pence()
+    assert database.read_bytes() == before
 
 
 def test_the_default_path_is_beside_the_project(monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 MAX_CUSTOMERS = 1_000
 LOCK_TIMEOUT_S = 10.0
+SEEN_EVERY_S = 60  # how often it is noted that a customer was seen: every write waits for the disk, and the caller with it
 
 SCHEMA = """
 CREATE TABLE customers (
@@ -218,13 +219,14 @@ def customer(conversation: str, path: Path | None = None) -> Iterator[Customer]:
 
 
 def _find_or_seed(connection: sqlite3.Connection, conversation: str) -> int:
-    """The id of the conversation's customer, marked as seen now."""
+    """The id of the conversation's customer, marked as seen now, or less than `SEEN_EVERY_S` ago."""
     if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
     row = connection.execute("SELECT id FROM customers WHERE conversation = ?", (conversation,)).fetchone()
     row_id = row["id"] if row else _seed(connection, conversation)
-    connection.execute("UPDATE customers SET last_seen = ? WHERE id = ?", (_now(), row_id))
+    lately = (datetime.now() - timedelta(seconds=SEEN_EVERY_S)).isoformat()
+    connection.execute("UPDATE customers SET last_seen = ? WHERE id = ? AND last_seen < ?", (_now(), row_id, lately))
     return row_id
 
 

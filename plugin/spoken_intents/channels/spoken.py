@@ -14,6 +14,7 @@ from rasa.shared.core.domain import Domain
 from sanic import Sanic
 
 from spoken_intents import recognizer as recognizers
+from spoken_intents.action_answers import judge_schemas_once
 from spoken_intents.recognizer import Recognizer
 from spoken_intents.segmenter import Segmenter
 from spoken_intents.session import Line, SessionSettings, SpokenSession
@@ -48,6 +49,7 @@ class SpokenInput(InputChannel):
     """
 
     def __init__(self, settings: SessionSettings, speech: SpeechSettings) -> None:
+        judge_schemas_once()
         Segmenter(settings)  # a detector that is not installed is told now, not to the first caller
         self.speech: Optional[Speech] = make_speech(speech)  # likewise a voice
         self.workers = ThreadPoolExecutor(2, thread_name_prefix="recognizer")
