@@ -7,7 +7,10 @@
 """
 
 import asyncio
+import json
 import sys
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -30,6 +33,9 @@ from assistant import Assistant
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 THRESHOLD = typer.Option(0.45, help="Of the assistant's FallbackClassifier.")
 FIGURES = ("endpoint_delay_ms", "asr_latency_ms", "first_response_latency_ms", "tts_first_byte_latency_ms")
+CHANNEL = "spoken_intents.channels.voice.VoiceInput"
+# A pause that is told when it is as long as the silence that ends a turn leaves no time to classify in.
+WAYS = {"in advance": {"turn_end": "fixed"}, "when the turn is over": {"turn_end": "fixed", "pause_ms": 600}}
 SHORTEST_SAMPLES = SAMPLE_RATE // 10  # of marked speech in an utterance, for it to be somebody's
 
 
@@ -82,29 +88,50 @@ def _phantoms(recognizer: Recognizer, settings: SegmenterSettings, heard: Any, t
 
 
 @app.command()
-def answers(times: int = typer.Option(3, help="How often each clip is said."), name: str = typer.Option("answers")) -> None:
-    """Says the demo's clips to the banking assistant, each in a call of its own, in real time."""
+def answers(
+    project: Path = typer.Option(PROJECT, help="A trained assistant; base_shaped.py makes one of whisper-base.en's shape."),
+    times: int = typer.Option(4, help="How often each clip is said."),
+    name: str = typer.Option("answers", help="What to call the results."),
+) -> None:
+    """Says the demo's clips to the banking assistant in real time, each in a call of its own.
+
+    To two servers in turn: one classifies in the silence that it waits for, the other when that is over.
+    """
     clips = [read_audio(file, 30) for file in sorted((PROJECT / "audio/demo").glob("*.ogg")) if file.stem != "noise"]
+    finals: Dict[str, List[Dict[str, Any]]] = {way: [] for way in WAYS}
 
-    async def call(voice: str) -> List[Dict[str, Any]]:
-        finals: List[Dict[str, Any]] = []
+    async def call(way: str, voice: str, clip: np.ndarray) -> None:
+        async with VoiceClient(voice, lambda message: finals[way].append(message) if message.get("final") else None) as client:
+            await client.say(clip)
+
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        servers = {}
+        for way, settings in WAYS.items():
+            credentials = Path(folder) / f"{len(servers)}.yml"
+            credentials.write_text(json.dumps({CHANNEL: settings}))
+            servers[way] = stack.enter_context(Assistant(project, credentials=credentials))
+        for way, assistant in servers.items():
+            asyncio.run(call(way, assistant.voice, clips[0]))  # warms up
+            finals[way].clear()
         for clip in clips * times:
-            async with VoiceClient(voice, lambda message: finals.append(message) if message.get("final") else None) as client:
-                await client.say(clip)
-        return finals
+            for way, assistant in servers.items():
+                asyncio.run(call(way, assistant.voice, clip))
+    ways = {way: _figures(way, [final for final in finals[way] if "intent" in final["turn"]]) for way in WAYS}
+    save(name, {"ways": ways})
 
-    with Assistant() as assistant:
-        finals = [final for final in asyncio.run(call(assistant.voice))[1:] if "intent" in final["turn"]]  # the first warms up
+
+def _figures(way: str, finals: List[Dict[str, Any]]) -> Dict[str, Any]:
+    """Prints and returns the median and the 95th percentile of each figure of these turns."""
     ahead = float(np.mean([final["turn"]["ahead"] for final in finals]))
     rows = {}
-    table = Table("from the end of the turn, ms", "median", "95 %", title=f"{len(finals)} turns, {ahead:.0%} answered in advance")
+    table = Table("from the end of the turn, ms", "median", "95 %", title=f"{way}: {len(finals)} turns, {ahead:.0%} in advance")
     for figure in FIGURES:
         values = [final["latency"][figure] for final in finals if figure in final["latency"]]
         if values:
             rows[figure] = {"median": float(np.median(values)), "p95": float(np.percentile(values, 95)), "n": len(values)}
             table.add_row(figure, f"{rows[figure]['median']:.1f}", f"{rows[figure]['p95']:.1f}")
     console.print(table)
-    save(name, {"turns": len(finals), "ahead": ahead, "latency": rows})
+    return {"turns": len(finals), "ahead": ahead, "latency": rows}
 
 
 if __name__ == "__main__":

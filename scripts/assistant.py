@@ -70,10 +70,14 @@ class Assistant:
         actions: Whether to start its action server too.
         api: Whether to open Rasa's HTTP API (parse, trackers), which asks nobody for a password.
         port: Where Rasa listens, if nobody else does.
+        credentials: A file with the channels' settings, instead of the project's own.
     """
 
-    def __init__(self, project: Path = PROJECT, actions: bool = True, api: bool = False, port: int = 0) -> None:
+    def __init__(
+        self, project: Path = PROJECT, actions: bool = True, api: bool = False, port: int = 0, credentials: Optional[Path] = None
+    ) -> None:
         self.project = project
+        self._credentials = credentials
         self.port = free_port(port)
         self._actions_port = free_port() if actions else None
         self._api = api
@@ -94,6 +98,8 @@ class Assistant:
         rasa = [str(BIN / "rasa"), "run", "-i", "127.0.0.1", "-p", str(self.port)]
         if self._api:
             rasa.append("--enable-api")
+        if self._credentials:
+            rasa += ["--credentials", str(self._credentials)]
         try:
             if self._actions_port:
                 endpoints = Path(self._folder.name) / "endpoints.yml"
