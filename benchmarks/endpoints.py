@@ -13,7 +13,7 @@ from spoken_intents.vad import make_vad
 from spoken_intents_training.augment import add_noise
 from spoken_intents_training.dataset import Clip, read_samples
 from spoken_intents_training.evaluate import recordings
-from spoken_intents_training.pauses import BEFORE, spoken, stream
+from spoken_intents_training.pauses import BEFORE, speech_span, stream
 
 BEHIND = 2 * SAMPLE_RATE  # background behind the clip
 PAUSES = 3  # opened between words, at most
@@ -87,7 +87,7 @@ def lines(dataset: str, clips: Sequence[Clip], speech: Path) -> Iterator[Line]:
     for index, clip in enumerate(clips):
         rng = np.random.default_rng((11, index))
         samples, group = read_samples(clip), group_of(dataset, clip)
-        begin = BEFORE + int(np.flatnonzero(spoken(samples, 30))[0]) * SAMPLE_RATE // 100
+        begin = BEFORE + speech_span(samples)[0]
         plain, end = stream(samples, 0, BEHIND, rng)
         yield Line(group, CONDITIONS[0], plain, begin, end)
         paused, late = stream(samples, PAUSES, BEHIND, rng)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import List
+from typing import List, Tuple
 
 import numpy as np
 import onnxruntime
@@ -55,6 +55,30 @@ def test_words_part_in_the_silences_between_bursts_only() -> None:
     assert a <= first <= b and c <= second <= d
     begin, end = speech_span(THREE)
     assert (begin, end) == pytest.approx(seconds(0.4, 1.9), abs=SAMPLE_RATE * 0.03)
+
+
+def with_click(at: float) -> np.ndarray:
+    """`THREE` with 30 ms as loud as its words where a key was pressed, or where a "t" bursts."""
+    clicked = np.concatenate([np.resize(THREE[: seconds(0.3)[0]], seconds(1)[0]), THREE, np.resize(THREE[-4000:], seconds(1)[0])])
+    place = slice(seconds(at)[0], seconds(at + 0.03)[0])
+    clicked[place] += 0.3 * np.random.default_rng(1).standard_normal(len(clicked[place]))
+    return clicked
+
+
+@pytest.mark.parametrize(
+    ("at", "wanted"),
+    [(0.5, (1.4, 2.9)), (3.5, (1.4, 2.9)), (3.05, (1.4, 3.08)), (1.2, (1.2, 2.9))],
+    ids=["a key before it", "a key behind it", "a final stop", "a first stop"],
+)
+def test_speech_begins_and_ends_with_speech_and_not_with_the_press_of_a_key(at: float, wanted: Tuple[float, float]) -> None:
+    assert speech_span(with_click(at)) == pytest.approx(seconds(*wanted), abs=SAMPLE_RATE * 0.03)
+
+
+def test_a_clip_of_clicks_only_ends_with_its_last_one() -> None:
+    clicks = (QUIET * np.random.default_rng(0).standard_normal(SAMPLE_RATE)).astype(np.float32)
+    for at in (0.2, 0.8):
+        clicks[seconds(at)[0] : seconds(at + 0.03)[0]] += 0.1
+    assert speech_span(clicks) == pytest.approx(seconds(0.2, 0.83), abs=SAMPLE_RATE * 0.03)
 
 
 def test_a_closure_within_a_word_is_no_gap() -> None:

@@ -14,6 +14,7 @@ FRAME = SAMPLE_RATE // 100  # over which a level is measured
 VOWEL_FRAMES = 10  # speech is as loud as its tenth loudest frame: a vowel lasts 100 ms, a click does not
 SPEECH_DB, GAP_DB = 30, 20  # below it a clip's speech has ended, soft endings included, and words part
 ABOVE_DB = 8  # nor is speech so little above the background
+CLICK_FRAMES, STOP_FRAMES = 6, 30  # no vowel is so short, and no "t" so late after its vowel
 GAP_FRAMES = 10  # words part in a longer silence than the closure of a "p" within one
 WORD_FRAMES = 20  # of speech, at least, on either side of a gap
 QUIETEST_DB = 6  # above a clip's quietest grain others still are background
@@ -42,9 +43,20 @@ def spoken(samples: np.ndarray, within_db: float) -> np.ndarray:
 
 
 def speech_span(samples: np.ndarray) -> Tuple[int, int]:
-    """The sample where the speech of a clip begins and the one where it ends, by energy."""
-    speech = np.flatnonzero(spoken(samples, SPEECH_DB))
-    return int(speech[0]) * FRAME, int(speech[-1] + 1) * FRAME
+    """The sample where the speech of a clip begins and the one where it ends, by energy.
+
+    What is loud for less than `CLICK_FRAMES` is speech only within `STOP_FRAMES` of some that is loud for longer, as a final
+    "t" is: else somebody pressed a key, which recordings often begin or end with.
+    """
+    speech = np.concatenate([[0], spoken(samples, SPEECH_DB), [0]])
+    runs = np.flatnonzero(np.diff(speech)).reshape(-1, 2)  # each begins and ends
+    long = runs[np.ptp(runs, axis=1) >= CLICK_FRAMES]
+    begins, ends = (long if len(long) else runs)[[0, -1], [0, 1]]
+    for begin, _ in runs[::-1]:
+        begins = begin if begin < begins <= begin + STOP_FRAMES else begins
+    for _, end in runs:
+        ends = end if end - STOP_FRAMES <= ends < end else ends
+    return int(begins) * FRAME, int(ends) * FRAME
 
 
 def gaps(samples: np.ndarray) -> List[int]:
