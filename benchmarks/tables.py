@@ -1,10 +1,10 @@
-"""Prints the tables of docs/training.md, in Markdown, from the JSON in results/.
+"""Prints the tables of docs/training.md and docs/turns.md, in Markdown, from the JSON in results/.
 
 python benchmarks/tables.py
 """
 
 import json
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 from bench import HERE
@@ -65,7 +65,7 @@ def ablation(name: str) -> None:
 
 
 def main() -> None:
-    """Prints the tables of docs/training.md, in Markdown, from the JSON in results/."""
+    """Prints the tables of docs/training.md and docs/turns.md, in Markdown, from the JSON in results/."""
     probes()
     for name in ("ablation_an4", "ablation_an4_all", "ablation_coffee"):
         ablation(name)
@@ -78,6 +78,27 @@ def main() -> None:
             print(f"| {point} | {' | '.join(map(mean_and_interval, cells))} |")
         print()
     bases()
+    endpoints()
+
+
+def endpoints() -> None:
+    """Turns cut off and the others' delay, by condition and method, as in docs/turns.md."""
+    rows = {(row["condition"], row["method"], row["group"]): row for row in rows_of("endpoints")}
+    conditions, methods, groups = (list(dict.fromkeys(key[place] for key in rows)) for place in range(3))
+    for condition in conditions:
+        sizes = [f"{group} ({rows.get((condition, methods[0], group), {'n': 0})['n']})" for group in groups]
+        print(f"| {condition} | {' | '.join(sizes)} |\n|---|{'---|' * len(groups)}")
+        for method in methods:
+            print(f"| {method} | {' | '.join(_endpoint(rows.get((condition, method, group))) for group in groups)} |")
+        print()
+
+
+def _endpoint(row: Optional[Dict[str, Any]]) -> str:
+    if row is None or row["cut_off"] is None:
+        return "–"
+    delay = f", {row['median_ms']:.0f} ({row['p95_ms']:.0f})" if row["median_ms"] is not None else ""
+    never = f", {row['never_ended']} never" if row["never_ended"] else ""
+    return f"{row['cut_off']:.1%}{delay}{never}"
 
 
 def bases() -> None:

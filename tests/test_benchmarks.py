@@ -137,7 +137,16 @@ def test_tables_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         )
     ]
     probes = [{"set": "an4", "head": "mean", "clean": [0.5, 0.7]}]
-    for name, rows in (("few_an4", few), ("bases_an4", bases), ("ablation_an4", ablation), ("probes", probes)):
+    turn_ends = [
+        {"condition": "as recorded", "method": method, "group": group, **endpoints.row(delays)}
+        for method, group, delays in (
+            ("adaptive", "coffee", [-200.0, 250.0, 270.0, float("inf")]),
+            ("fixed 500 ms", "coffee", [500.0, 550.0, 600.0, 650.0]),
+            ("adaptive", "an4, words", [None]),
+        )
+    ]
+    made = {"few_an4": few, "bases_an4": bases, "ablation_an4": ablation, "probes": probes, "endpoints": turn_ends}
+    for name, rows in made.items():
         (tmp_path / "results" / f"{name}.json").write_text(json.dumps({"rows": rows}))
     tables.main()
     said = capsys.readouterr().out
@@ -147,6 +156,9 @@ def test_tables_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert "| default | 85.0% (2) | 50.0% (2) |" in said
     assert "| no noise | -5.0 | +10.0 |" in said, "from the default with the same seed"
     assert "| fp32 | +5.0 (2) | +10.0 (2) |" in said
+    assert "| as recorded | coffee (4) | an4, words (1) |" in said
+    assert "| adaptive | 25.0%, 260 (269), 1 never | – |" in said
+    assert "| fixed 500 ms | 0.0%, 575 (642) | – |" in said
 
 
 @pytest.mark.parametrize(("measured", "table"), [(1, "| an4 | 50.0% |  |"), (2, "| an4 | 50.0% | 80.0% |  |"), (0, "")])
