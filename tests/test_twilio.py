@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import re
-import uuid
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,11 +13,12 @@ import pytest
 import soxr
 import yaml
 from sanic import Sanic
-from telephone import CHANNEL, PATIENCE_S, Telephone, mulaw
+from telephone import CHANNEL, Telephone, mulaw
 from test_session import LoudVad
 
-from assistant import ROOT, free_port
-from spoken_intents import recognizer as recognizers
+import in_process
+from assistant import ROOT
+from in_process import run
 from spoken_intents import segmenter
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.channels import twilio
@@ -141,39 +141,12 @@ async def serving(
     entities: Tuple[str, ...] = (),
     agent: bool = True,
 ) -> AsyncIterator[Server]:
-    app = Sanic(f"test_{uuid.uuid4().hex}")
-    domain = SimpleNamespace(intents=list(intents), entities=list(entities))
-    ear = Ear()
-    model = uuid.uuid4().hex
-    recognizers.register(model, ear)  # type: ignore[arg-type]
-    trackers = SimpleNamespace(exists=rasa.knows)
-    app.ctx.agent = SimpleNamespace(model_id=model, domain=domain, tracker_store=trackers) if agent else None
     channel = TwilioInput(settings)
     channel.speech = Voice()  # type: ignore[assignment]
-    app.blueprint(channel.blueprint(rasa), url_prefix=CHANNEL)
-    port = free_port()
-    server = await app.create_server(host="127.0.0.1", port=port, return_asyncio_server=True, access_log=False)
-    await server.startup()
-    await server.after_start()
-    await server.start_serving()
-    try:
-        yield Server(channel=channel, port=port, app=app)
-    finally:
-        deadline = asyncio.get_running_loop().time() + PATIENCE_S
-        while any(not connection.transport.is_closing() for connection in server.connections):
-            assert asyncio.get_running_loop().time() < deadline, "a connection stays"
-            await asyncio.sleep(0.001)
-        await server.before_stop()
-        await server.close()
-        await server.after_stop()
-        assert not channel._calls, "every call that began has ended"
-        while ours := [task for task in asyncio.all_tasks() if "/spoken_intents/" in repr(task)]:
-            assert asyncio.get_running_loop().time() < deadline, f"left behind: {ours}"
-            await asyncio.sleep(0.001)
-
-
-def run(scenario: Awaitable[Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(scenario, 3 * PATIENCE_S))
+    domain = SimpleNamespace(intents=list(intents), entities=list(entities))
+    async with in_process.serving(channel, rasa=rasa, ear=Ear(), domain=domain, knows=rasa.knows, agent=agent) as app:
+        yield Server(channel=channel, port=app.ctx.port, app=app)
+    assert not channel._calls, "every call that began has ended"
 
 
 def call(

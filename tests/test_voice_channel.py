@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Awaitable, Callable, Dict, List, Optional
 
 import aiohttp
@@ -14,8 +13,8 @@ import soundfile
 import soxr
 from sanic import Sanic
 
-from assistant import PROJECT, Assistant, free_port
-from spoken_intents import recognizer as recognizers
+from assistant import PROJECT, Assistant
+from in_process import serving
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16, read_audio
 from spoken_intents.channels.voice import VoiceInput, VoiceSettings
 from spoken_intents.client import VoiceClient
@@ -263,9 +262,8 @@ def test_the_bot_speaks_first_and_greets_nobody_twice(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Sanic, "test_mode", True)
     had_a_turn: List[str] = []
 
-    class Trackers:
-        async def exists(self, sender: str) -> bool:
-            return sender in had_a_turn
+    async def knows(sender: str) -> bool:
+        return sender in had_a_turn
 
     async def rasa(message: Any) -> None:
         had_a_turn.append(message.sender_id)
@@ -278,23 +276,10 @@ def test_the_bot_speaks_first_and_greets_nobody_twice(monkeypatch: pytest.Monkey
             return (await until(socket, "response"))[-1]["response"]
 
     async def calls() -> List[str]:
-        app = Sanic("speaks_first")
-        model, recognizer = "speaks_first", Trackers()  # any object: nothing is said
-        app.ctx.agent = SimpleNamespace(model_id=model, domain=None, tracker_store=Trackers())
-        recognizers.register(model, recognizer)  # type: ignore[arg-type]
         channel = VoiceInput(VoiceSettings(initial_message="/greet", speech="none"))
-        app.blueprint(channel.blueprint(rasa), url_prefix="/v")
-        port = free_port()
-        server = await app.create_server(host="127.0.0.1", port=port, return_asyncio_server=True, access_log=False)
-        await server.startup()
-        await server.start_serving()
-        try:
-            url = f"ws://127.0.0.1:{port}/v/websocket"
+        async with serving(channel, rasa=rasa, ear=rasa, knows=knows) as app:  # any object: nothing is said
+            url = f"ws://127.0.0.1:{app.ctx.port}/webhooks/voice/websocket"
             return [await first_answer(url, sender) for sender in ("anna", "anna", "berta", "", "")]
-        finally:
-            await server.before_stop()
-            await server.close()
-            await server.after_stop()
 
     greeted, not_again = "Rasa heard /greet.", "Rasa heard hello."
     assert run(calls()) == [greeted, not_again, greeted, greeted, greeted]
