@@ -12,7 +12,7 @@ from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.recognizer import Recognition
 from spoken_intents.segmenter import Segmenter, SpeechPaused, SpeechResumed, SpeechStarted, Utterance
 from spoken_intents.session import QUEUED_TURNS, SessionSettings, SpokenSession
-from spoken_intents.turns import Backchannel, Happening, HeardAhead, NotSpeech, Silence, Turn, TurnFailed, TurnStarted
+from spoken_intents.turns import Backchannel, Happening, HeardAhead, NotSpeech, Silence, Turn, TurnFailed, TurnOver, TurnStarted
 from spoken_intents.utterances import hand_off, is_audio_reference
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -77,6 +77,7 @@ class Caller:
         self.find: Callable[[], Any] = ScriptedRecognizer
         self.events: List[Tuple[str, Any]] = []
         self.turns: List[Turn] = []
+        self.over: List[Turn] = []
         self.failures: List[str] = []
 
     def heard(self, event: str = "ended") -> List[Any]:
@@ -113,6 +114,8 @@ class Caller:
         elif isinstance(happening, TurnFailed):
             self.events.append(("failed", self._name(happening.turn)))
             self.failures.append(happening.message)
+        elif isinstance(happening, TurnOver):
+            self.over.append(happening.turn)
         else:
             assert isinstance(happening, (SpeechPaused, SpeechResumed, Utterance))
 
@@ -509,6 +512,7 @@ def test_a_turn_that_fails_is_told_and_the_next_one_works(workers: ThreadPoolExe
     caller = run(scenario, Caller(answer), ScriptedRecognizer(), workers)
     assert caller.heard() == ["intent_0", "intent_1", "intent_2"]
     assert caller.heard("failed") == ["intent_1"]
+    assert caller.over == caller.turns and [turn.failed for turn in caller.over] == [False, True, False]
     assert caller.failures == ["This turn could not be answered (ConnectionError)."]  # no inner detail to the caller
     assert "the secret address" in caplog.text  # all of it to the operator
 

@@ -260,7 +260,7 @@ def test_a_cough_does_not_end_the_bots_sentence(workers: ThreadPoolExecutor) -> 
     assert bot.heard("clear") == [None]
     again = bot.played_samples - 2 * SAMPLE_RATE
     assert 1300 <= again * 1000 / SAMPLE_RATE <= 1400  # of 2 s, some 650 ms were heard
-    assert len(bot.turns) == 1
+    assert len(bot.turns) == 1 and bot.over == bot.turns
 
 
 def test_a_model_that_fails_on_an_interruption_lets_the_bot_go_on(workers: ThreadPoolExecutor) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any, Awaitable, Callable, Dict, List, Optional
 
@@ -87,6 +88,24 @@ def test_spoken_and_typed_turns_in_one_conversation(server: Assistant) -> None:
     after = [next(iter(event)) for event in events[first_response + 1 :]]
     assert after[: after.index("marker")] == ["audio"] * after.index("marker"), "the mark is behind the message's speech"
     assert after.index("marker") > 0
+
+
+def test_a_turn_is_in_the_metrics(server: Assistant) -> None:
+    async def call() -> str:
+        async with aiohttp.ClientSession() as http:
+            async with VoiceClient(server.voice) as client:
+                await client.say(read_audio(GREET, 30))
+                while True:  # the turn is over when its answer was played
+                    await client.type("hello")
+                    async with http.get(f"{server.http}/webhooks/voice/metrics") as answer:
+                        text = await answer.text()
+                    if 'intent="greet"' in text:
+                        return text
+
+    text = run(call())
+    assert re.search(r'spoken_intents_turns_total\{channel="voice",intent="greet",outcome="answered"\} [1-9]', text)
+    assert re.search(r'spoken_intents_calls_open\{channel="voice"\} [1-9]', text)
+    assert re.search(r"spoken_intents_event_loop_lag_seconds_count [1-9]", text)
 
 
 def test_audio_never_enters_the_tracker(server: Assistant) -> None:

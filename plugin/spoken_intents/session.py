@@ -45,6 +45,7 @@ from spoken_intents.turns import (
     Silence,
     Turn,
     TurnFailed,
+    TurnOver,
     TurnStarted,
     milliseconds,
 )
@@ -225,7 +226,7 @@ class SpokenSession:
         await self._put(None)
         await asyncio.shield(self._worker)  # whoever waits here may be cancelled; Rasa's turn may not
         await self._speaker.close()
-        self._conclude()
+        await self._conclude()
 
     async def close(self) -> None:
         """Lets the turn that Rasa already has end; cancels everything else."""
@@ -239,7 +240,7 @@ class SpokenSession:
             await asyncio.shield(self._worker)
         finally:
             await self._speaker.close()
-            self._conclude()
+            await self._conclude()
 
     # ------------------------------------------------ from the bot
 
@@ -319,7 +320,7 @@ class SpokenSession:
         if self._unanswered or self._speaker.playing:
             self._active_at = now
             return
-        self._conclude()
+        await self._conclude()
         if self._hanging_up:
             await self._leave()
         elif self._segmenter.speaking or self._keys.waiting:
@@ -384,6 +385,7 @@ class SpokenSession:
             await asyncio.sleep(LOOK_S)
 
     async def _tell_failure(self, turn: Turn, error: Exception) -> None:
+        turn.failed = True
         try:
             await self._line.tell(TurnFailed(turn, f"This turn could not be answered ({type(error).__name__})."))
             await self._speaker.go_on()
@@ -400,16 +402,16 @@ class SpokenSession:
         if self._speaker.may_interrupt:
             turn.interrupted = await self._speaker.break_off()
         await self._speaker.sent()
-        self._begin()
+        await self._begin()
         await self._line.tell(TurnStarted(turn))
         began = time.perf_counter()
         await self._assistant.converse(turn)
         turn.rasa_processing_latency_ms = _milliseconds_since(began)
         await self._end(turn)
 
-    def _begin(self) -> None:
+    async def _begin(self) -> None:
         """Another turn: what was said and measured of the one before is done with."""
-        self._conclude()
+        await self._conclude()
         self._said = []
         self._speaker.forget_times()
 
@@ -420,7 +422,7 @@ class SpokenSession:
         try:
             turn.recognition = await self._recognize(heard.utterance, heard.ahead)
         except Exception:
-            self._begin()
+            await self._begin()
             raise
         turn.asr_latency_ms = _milliseconds_since(turn.ended_at)
         why_not = self._why_not(turn.recognition, heard)
@@ -480,13 +482,14 @@ class SpokenSession:
         await self._speaker.then(end)
         await self._speaker.sent()
 
-    def _conclude(self) -> None:
-        """Logs the last turn, whose playback is over."""
+    async def _conclude(self) -> None:
+        """The last turn's playback is over: logs it, and tells."""
         turn, self._last = self._last, None
         if turn is not None:
             if turn.tts_complete_latency_ms is not None:
                 turn.playback_end_ms = milliseconds(self._speaker.ended_at)
             logger.info("Turn: %s", json.dumps({**turn.record(), **turn.latency()}))
+            await self._line.tell(TurnOver(turn))
 
 
 def _milliseconds_since(began: float) -> float:

@@ -29,6 +29,7 @@ class Turn:
         recognition: What was heard; None for a typed turn.
         utterance: The audio; None for a typed turn.
         ahead: Whether the answer was there before the turn was over, so that nobody waited for it.
+        failed: Whether it could not be answered.
         interrupted: What of the bot's speech this turn broke off.
         ended_at: When the audio that ended the turn came, by ``time.perf_counter``, in seconds; waiting for a late answer,
             which holds the end up, is behind it.
@@ -45,6 +46,7 @@ class Turn:
     recognition: Optional[Recognition] = None
     utterance: Optional[Utterance] = None
     ahead: bool = False
+    failed: bool = False
     interrupted: Optional[Interruption] = None
     ended_at: float = 0.0
     endpoint_delay_ms: float = 0.0
@@ -133,8 +135,25 @@ class TurnFailed:
     message: str
 
 
+@dataclass(frozen=True)
+class TurnOver:
+    """Playback of the answer is over, too, or nobody listens any more: all is known of the turn that ever will be."""
+
+    turn: Turn
+
+
 Happening = Union[
-    SpeechStarted, SpeechPaused, SpeechResumed, HeardAhead, Utterance, NotSpeech, Backchannel, Silence, TurnStarted, TurnFailed
+    SpeechStarted,
+    SpeechPaused,
+    SpeechResumed,
+    HeardAhead,
+    Utterance,
+    NotSpeech,
+    Backchannel,
+    Silence,
+    TurnStarted,
+    TurnFailed,
+    TurnOver,
 ]
 
 

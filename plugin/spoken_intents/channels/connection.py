@@ -10,6 +10,7 @@ import numpy as np
 from sanic.exceptions import SanicException, WebsocketClosed
 from sanic.request import Request
 
+from spoken_intents import metrics
 from spoken_intents.audio import SAMPLE_RATE, StreamingResampler
 from spoken_intents.channels.protocol import Allowance
 from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, SpokenInput, recognizer_of
@@ -73,10 +74,12 @@ class ConnectionCall(SpokenCall):
             self.admit()
             if recognizer_of(self._request.app) is None:
                 raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
-            session = self.session = SpokenSession(self._settings, self, self, self._input.workers, self._input.speech)
-            while self._open:  # a client that takes nothing any more is gone, too
-                await self._receive()
+            with metrics.CALLS_OPEN.labels(self.channel).track_inprogress():
+                session = self.session = SpokenSession(self._settings, self, self, self._input.workers, self._input.speech)
+                while self._open:  # a client that takes nothing any more is gone, too
+                    await self._receive()
         except ProtocolError as error:
+            metrics.refused(self.counted_as, error.code)
             await self.refuse(error)
         except WebsocketClosed:
             pass

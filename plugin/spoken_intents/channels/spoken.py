@@ -11,8 +11,11 @@ import numpy as np
 from rasa.core.agent import Agent
 from rasa.core.channels.channel import InputChannel, OutputChannel, UserMessage
 from rasa.shared.core.domain import Domain
-from sanic import Sanic
+from sanic import Blueprint, Sanic
+from sanic.request import Request
+from sanic.response import HTTPResponse, raw
 
+from spoken_intents import metrics
 from spoken_intents import recognizer as recognizers
 from spoken_intents.action_answers import judge_schemas_once
 from spoken_intents.recognizer import Recognizer
@@ -54,6 +57,25 @@ class SpokenInput(InputChannel):
         self.speech: Optional[Speech] = make_speech(speech)  # likewise a voice
         self.workers = ThreadPoolExecutor(2, thread_name_prefix="recognizer")
         self._ending: Set["asyncio.Task[None]"] = set()  # such as sessions whose last turn is still with Rasa
+        self._watching: "Optional[asyncio.Task[None]]" = None
+
+    def operate(self, blueprint: Blueprint) -> None:
+        """Adds what every channel has beside its calls: metrics at ``/metrics``; what begins and ends with the server."""
+
+        @blueprint.get("/metrics")
+        async def exposition(request: Request) -> HTTPResponse:
+            body = await asyncio.get_running_loop().run_in_executor(None, metrics.exposition)
+            return raw(body, content_type=metrics.CONTENT_TYPE)
+
+        @blueprint.listener("after_server_start")
+        async def start(app: Sanic, loop: Any) -> None:
+            if not hasattr(app.ctx, "event_loop_watched"):  # by another channel
+                app.ctx.event_loop_watched = True
+                self._watching = asyncio.create_task(metrics.watch_event_loop())
+
+        @blueprint.listener("after_server_stop")
+        async def stop(app: Sanic, loop: Any) -> None:
+            await self.stop()
 
     def close_soon(self, session: SpokenSession) -> None:
         """Closes a session whose caller is gone, without making its handler wait."""
@@ -67,6 +89,8 @@ class SpokenInput(InputChannel):
 
     async def stop(self) -> None:
         """Ends what the channel owns; turns that Rasa has are finished first."""
+        if self._watching is not None:
+            self._watching.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
         self.workers.shutdown(wait=False)
         if self.speech is not None:
@@ -78,19 +102,21 @@ class SpokenCall(Line):
 
     Args:
         channel: The channel, by name, for Rasa.
+        counted_as: The channel, in metrics.
 
     Attributes:
         sender: The conversation; as the call itself where nobody says another.
         metadata: What is known of the call, for the tracker.
     """
 
-    def __init__(self, app: Sanic, on_new_message: OnNewMessage, channel: str) -> None:
+    def __init__(self, app: Sanic, on_new_message: OnNewMessage, channel: str, counted_as: str = "") -> None:
         self.id = uuid.uuid4().hex
         self.sender = self.id
         self.metadata: Dict[str, Any] = {"call_id": self.id}
         self._app = app
         self._on_new_message = on_new_message
         self.channel = channel
+        self.counted_as = counted_as or channel
         self._previous: Optional[Turn] = None
         self.session: SpokenSession
 
@@ -142,7 +168,12 @@ class SpokenCall(Line):
         """See `speaking.Player`."""
 
     async def tell(self, happening: Happening) -> None:
-        """See `session.Line`."""
+        """See `session.Line`. Everything that happens in any call passes here, and is counted; channels have `notify`."""
+        metrics.count(self.counted_as, happening)
+        await self.notify(happening)
+
+    async def notify(self, happening: Happening) -> None:
+        """Tells the caller's side what happened."""
 
     async def show(self, text: str) -> None:
         """See `session.Line`."""

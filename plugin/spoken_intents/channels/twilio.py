@@ -20,6 +20,7 @@ from sanic.request import Request
 from sanic.response import HTTPResponse, text
 from sanic.response import json as json_response
 
+from spoken_intents import metrics
 from spoken_intents.audio import float_to_mulaw
 from spoken_intents.channels import twilio_protocol as protocol
 from spoken_intents.channels.connection import ConnectionCall, ConnectionInput, ConnectionSettings
@@ -105,10 +106,7 @@ class TwilioInput(ConnectionInput):
         async def call(request: Request, websocket: Any) -> None:
             await _TwilioCall(self, request, websocket, on_new_message).run()
 
-        @twilio.listener("after_server_stop")
-        async def stop(app: Any, loop: Any) -> None:
-            await self.stop()
-
+        self.operate(twilio)
         return twilio
 
     def begin(self, call: "_TwilioCall") -> None:
@@ -128,17 +126,17 @@ class TwilioInput(ConnectionInput):
     def _answer(self, request: Request) -> HTTPResponse:
         """TwiML for a call that comes in."""
         if len(request.body) > MAX_FORM_BYTES:
-            return text(f"At most {MAX_FORM_BYTES} bytes are taken.", 413)
+            return self._refusal(413, "too_large", f"At most {MAX_FORM_BYTES} bytes are taken.")
         # Blank fields are signed, too; Sanic's own form leaves them out.
         form = parse_qsl(request.body.decode(errors="replace"), keep_blank_values=True)
         # Twilio calls by TLS only, whatever a proxy makes of it on the way here.
         public = self.settings.public_url or f"https://{request.headers.get('host', '')}"
         address = public.split("://", 1)[1].rstrip("/") + request.path
         if not ADDRESS.fullmatch(address):  # a header may hold anything
-            return text("The request's Host is none.", 400)
+            return self._refusal(400, "bad_host", "The request's Host is none.")
         if self.settings.auth_token and not self._signed(request, f"https://{address}", form):
             logger.warning("A request for TwiML was refused: Twilio's signature of https://%s is not on it.", address)
-            return text("Twilio's signature is missing or wrong.", 403)
+            return self._refusal(403, "bad_signature", "Twilio's signature is missing or wrong.")
         fields = dict(form)
         parameters = {name: value for name, value in parse_qsl(request.query_string) if name != protocol.TOKEN}
         parameters.update({name: fields[name] for name in ("From", "To", "Direction") if fields.get(name)})
@@ -148,8 +146,12 @@ class TwilioInput(ConnectionInput):
         try:
             answer = protocol.twiml(f"wss://{address.rstrip('/').removesuffix('/webhook')}/websocket", parameters)
         except ProtocolError as error:
-            return text(str(error), 400)
-        return text(answer, content_type="text/xml; charset=utf-8")
+            return self._refusal(400, error.code, str(error))
+        return _twiml(answer)
+
+    def _refusal(self, status: int, code: str, message: str) -> HTTPResponse:
+        metrics.refused(self.name(), code)
+        return text(message, status)
 
     def _signed(self, request: Request, url: str, form: Any) -> bool:
         if request.query_string:
@@ -157,6 +159,10 @@ class TwilioInput(ConnectionInput):
         expected = protocol.signature(self.settings.auth_token, url, form)
         shown = request.headers.get("x-twilio-signature", "")
         return hmac.compare_digest(shown.encode(errors="replace"), expected.encode())
+
+
+def _twiml(answer: str) -> HTTPResponse:
+    return text(answer, content_type="text/xml; charset=utf-8")
 
 
 class _TwilioCall(ConnectionCall):

@@ -19,6 +19,7 @@ from sanic.request import Request
 from sanic.response import HTTPResponse
 from sanic.response import json as json_response
 
+from spoken_intents import metrics
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16, read_audio
 from spoken_intents.channels.connection import ConnectionCall, ConnectionInput, ConnectionSettings
 from spoken_intents.channels.page import add_page
@@ -50,6 +51,8 @@ from spoken_intents.turns import (
     TurnStarted,
     milliseconds,
 )
+
+RECORDING = "recording"  # in metrics: a recording comes faster than time passes, so its latencies are not a call's
 
 
 @dataclass(frozen=True)
@@ -116,10 +119,7 @@ class VoiceInput(ConnectionInput):
         async def call(request: Request, websocket: Any) -> None:
             await _Call(self, request, websocket, on_new_message).run()
 
-        @voice.listener("after_server_stop")
-        async def stop(app: Sanic, loop: Any) -> None:
-            await self.stop()
-
+        self.operate(voice)
         return voice
 
     async def _answer_recording(self, request: Request, on_new_message: OnNewMessage) -> HTTPResponse:
@@ -142,7 +142,7 @@ class VoiceInput(ConnectionInput):
         sender = request.args.get("sender") or (request.form.get("sender") if is_form else None) or uuid.uuid4().hex
         if len(sender) > MAX_SENDER:
             return _refusal(400, "bad_sender", f"sender takes at most {MAX_SENDER} characters.")
-        answers = _Recording(request.app, on_new_message, self.name())
+        answers = _Recording(request.app, on_new_message, self.name(), RECORDING)
         answers.sender = sender
         session = SpokenSession(replace(self.settings, silence_timeout_ms=0), answers, answers, self.workers)
         try:
@@ -157,14 +157,15 @@ class VoiceInput(ConnectionInput):
 
 
 def _refusal(status: int, code: str, message: str) -> HTTPResponse:
+    metrics.refused(RECORDING, code)
     return json_response({"error": {"code": code, "message": message}}, status=status)
 
 
 class _Recording(SpokenCall):
     """An uploaded recording: collects the bot's messages of all its turns."""
 
-    def __init__(self, app: Sanic, on_new_message: OnNewMessage, channel: str) -> None:
-        super().__init__(app, on_new_message, channel)
+    def __init__(self, app: Sanic, on_new_message: OnNewMessage, channel: str, counted_as: str) -> None:
+        super().__init__(app, on_new_message, channel, counted_as)
         self.messages: List[Dict[str, Any]] = []
 
     async def converse(self, turn: Turn) -> None:
@@ -178,7 +179,7 @@ class _Recording(SpokenCall):
         messages[0]["custom"] = {**messages[0].get("custom", {}), "spoken": spoken}
         self.messages += messages
 
-    async def tell(self, happening: Happening) -> None:
+    async def notify(self, happening: Happening) -> None:
         if isinstance(happening, TurnFailed):
             custom = {"spoken": happening.turn.spoken(), "error": happening.message}
             self.messages.append({"recipient_id": self.sender, "custom": custom})
@@ -257,7 +258,7 @@ class _Call(ConnectionCall):
         await self._send({"marker": uuid.uuid4().hex})
         return None
 
-    async def tell(self, happening: Happening) -> None:
+    async def notify(self, happening: Happening) -> None:
         event = _trace_event(happening)
         if event is not None:
             await self._send(event)
