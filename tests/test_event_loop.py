@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import List
 
@@ -13,6 +12,7 @@ from spoken_intents.recognizer import NON_SPEECH, Recognizer
 from spoken_intents.segmenter import Segmenter
 from spoken_intents.session import SessionSettings, SpokenSession
 from spoken_intents.turns import Happening, NotSpeech, Turn, TurnFailed
+from spoken_intents.workers import Workers
 
 
 class Quiet:
@@ -78,7 +78,7 @@ def test_the_loop_goes_on_while_base_en_classifies(base_en: Recognizer) -> None:
             stalls.append((time.perf_counter() - before) * 1000)
 
     async def main() -> None:
-        with ThreadPoolExecutor(1) as workers:
+        with Workers(1) as workers:
             settings = SessionSettings()
             session = SpokenSession(settings, quiet, quiet, workers, segmenter=Segmenter(settings, Flags()))
             ticking = asyncio.create_task(tick(stalls))

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Awaitable, Callable, Iterator, List, Optional, Tuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from spoken_intents.segmenter import Segmenter, SpeechPaused, SpeechResumed, Spe
 from spoken_intents.session import QUEUED_TURNS, SessionSettings, SpokenSession
 from spoken_intents.turns import Backchannel, Happening, HeardAhead, NotSpeech, Silence, Turn, TurnFailed, TurnOver, TurnStarted
 from spoken_intents.utterances import hand_off, is_audio_reference
+from spoken_intents.workers import Workers
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -146,8 +146,8 @@ class Caller:
 
 
 @pytest.fixture
-def workers() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2, thread_name_prefix="worker") as pool:
+def workers() -> Iterator[Workers]:
+    with Workers() as pool:
         yield pool
 
 
@@ -158,15 +158,11 @@ def nothing_is_left_behind() -> Iterator[None]:
     assert len(hand_off) == 0
 
 
-def opened(
-    caller: Caller, workers: ThreadPoolExecutor, settings: SessionSettings = SETTINGS, speech: Any = None
-) -> SpokenSession:
+def opened(caller: Caller, workers: Workers, settings: SessionSettings = SETTINGS, speech: Any = None) -> SpokenSession:
     return SpokenSession(settings, caller, caller, workers, speech, Segmenter(settings, LoudVad()))
 
 
-def run(
-    scenario: Callable[[SpokenSession], Awaitable[None]], caller: Caller, recognizer: Any, workers: ThreadPoolExecutor
-) -> Caller:
+def run(scenario: Callable[[SpokenSession], Awaitable[None]], caller: Caller, recognizer: Any, workers: Workers) -> Caller:
     """Runs `scenario` with a new session, and gives up when it hangs."""
 
     async def main() -> None:
@@ -187,7 +183,7 @@ async def settle() -> None:
 
 
 @pytest.mark.parametrize("chunk", [100, WINDOW, 1_000, 10**9])
-def test_every_utterance_is_one_turn_in_order(workers: ThreadPoolExecutor, chunk: int) -> None:
+def test_every_utterance_is_one_turn_in_order(workers: Workers, chunk: int) -> None:
     line = np.concatenate([said(number) for number in range(20)])
 
     async def scenario(session: SpokenSession) -> None:
@@ -201,7 +197,7 @@ def test_every_utterance_is_one_turn_in_order(workers: ThreadPoolExecutor, chunk
     assert caller.failures == []
 
 
-def test_turns_are_one_at_a_time(workers: ThreadPoolExecutor) -> None:
+def test_turns_are_one_at_a_time(workers: Workers) -> None:
     async def answer(turn: Turn) -> None:
         await settle()  # whatever could overtake this turn has the time to
 
@@ -214,7 +210,7 @@ def test_turns_are_one_at_a_time(workers: ThreadPoolExecutor) -> None:
     assert order == [(name, intent_of(number)) for number in range(5) for name in ("started", "rasa", "ended")]
 
 
-def test_audio_much_faster_than_the_answers_waits_and_loses_nothing(workers: ThreadPoolExecutor) -> None:
+def test_audio_much_faster_than_the_answers_waits_and_loses_nothing(workers: Workers) -> None:
     count = 3 * QUEUED_TURNS
 
     async def scenario(session: SpokenSession) -> None:
@@ -238,7 +234,7 @@ def test_audio_much_faster_than_the_answers_waits_and_loses_nothing(workers: Thr
     assert caller.heard() == [intent_of(number) for number in range(count)]
 
 
-def test_typed_and_spoken_turns_keep_their_order(workers: ThreadPoolExecutor) -> None:
+def test_typed_and_spoken_turns_keep_their_order(workers: Workers) -> None:
     async def scenario(session: SpokenSession) -> None:
         await session.hear(said(1))
         await session.type("hello")
@@ -250,7 +246,7 @@ def test_typed_and_spoken_turns_keep_their_order(workers: ThreadPoolExecutor) ->
     assert caller.heard() == ["intent_1", "hello", "intent_2", "/affirm"]
 
 
-def test_no_speech_is_told_and_makes_no_turn(workers: ThreadPoolExecutor) -> None:
+def test_no_speech_is_told_and_makes_no_turn(workers: Workers) -> None:
     async def scenario(session: SpokenSession) -> None:
         await session.hear(np.concatenate([said(1), said(0, NOISE), said(2)]))
         await session.finish()
@@ -264,7 +260,7 @@ def test_no_speech_is_told_and_makes_no_turn(workers: ThreadPoolExecutor) -> Non
     assert len(caller.heard("started")) == len(caller.heard("rasa")) == 2
 
 
-def test_commit_ends_the_utterance_without_waiting_for_silence(workers: ThreadPoolExecutor) -> None:
+def test_commit_ends_the_utterance_without_waiting_for_silence(workers: Workers) -> None:
     async def scenario(session: SpokenSession) -> None:
         await session.commit()  # nobody speaks: nothing happens
         await session.hear(said(7)[: 5 * WINDOW])
@@ -277,7 +273,7 @@ def test_commit_ends_the_utterance_without_waiting_for_silence(workers: ThreadPo
     assert caller.turns[0].utterance is not None and caller.turns[0].utterance.reason == "commit"
 
 
-def test_finish_answers_what_was_still_being_said(workers: ThreadPoolExecutor) -> None:
+def test_finish_answers_what_was_still_being_said(workers: Workers) -> None:
     async def scenario(session: SpokenSession) -> None:
         await session.hear(np.concatenate([said(1), said(2), said(3)[: 5 * WINDOW]]))
         await session.finish()
@@ -287,7 +283,7 @@ def test_finish_answers_what_was_still_being_said(workers: ThreadPoolExecutor) -
     run(scenario, caller, ScriptedRecognizer(), workers)
 
 
-def test_without_a_recognizer_rasa_gets_the_audio_all_the_same(workers: ThreadPoolExecutor) -> None:
+def test_without_a_recognizer_rasa_gets_the_audio_all_the_same(workers: Workers) -> None:
     async def scenario(session: SpokenSession) -> None:
         await session.hear(said(1))
         await session.finish()
@@ -296,7 +292,7 @@ def test_without_a_recognizer_rasa_gets_the_audio_all_the_same(workers: ThreadPo
     assert turn.recognition is None and turn.spoken() is None
 
 
-def test_the_recognizer_is_asked_for_anew_at_each_turn(workers: ThreadPoolExecutor) -> None:
+def test_the_recognizer_is_asked_for_anew_at_each_turn(workers: Workers) -> None:
     newer = ScriptedRecognizer()
     newer.fingerprint = "newer"
     caller = Caller()
@@ -315,7 +311,7 @@ def test_the_recognizer_is_asked_for_anew_at_each_turn(workers: ThreadPoolExecut
     assert [turn.recognition and turn.recognition.model for turn in caller.turns] == ["scripted", None, "newer"]
 
 
-def test_a_pause_is_classified_once_and_that_answer_is_used(workers: ThreadPoolExecutor) -> None:
+def test_a_pause_is_classified_once_and_that_answer_is_used(workers: Workers) -> None:
     recognizer = ScriptedRecognizer()
 
     async def scenario(session: SpokenSession) -> None:
@@ -326,7 +322,7 @@ def test_a_pause_is_classified_once_and_that_answer_is_used(workers: ThreadPoolE
     assert len(recognizer.threads) == 5
 
 
-def test_speech_that_goes_on_after_a_pause_is_heard_whole(workers: ThreadPoolExecutor) -> None:
+def test_speech_that_goes_on_after_a_pause_is_heard_whole(workers: Workers) -> None:
     """What was classified in the pause held less: its answer is not the turn's."""
     lengths: List[int] = []
 
@@ -349,7 +345,7 @@ def test_speech_that_goes_on_after_a_pause_is_heard_whole(workers: ThreadPoolExe
     assert lengths[-1] == len(caller.turns[0].utterance.samples) == max(lengths)
 
 
-def test_a_model_replaced_after_the_pause_hears_the_utterance_itself(workers: ThreadPoolExecutor) -> None:
+def test_a_model_replaced_after_the_pause_hears_the_utterance_itself(workers: Workers) -> None:
     newer, caller = ScriptedRecognizer(), Caller()
     newer.fingerprint = "newer"
     asked: List[Any] = [ScriptedRecognizer()]  # in the pause; later ones get the newer
@@ -367,7 +363,7 @@ def test_a_model_replaced_after_the_pause_hears_the_utterance_itself(workers: Th
 # ---------------------------------------------------------------- figures
 
 
-def test_a_turn_knows_what_was_heard_when_and_how_long_it_took(workers: ThreadPoolExecutor) -> None:
+def test_a_turn_knows_what_was_heard_when_and_how_long_it_took(workers: Workers) -> None:
     async def scenario(session: SpokenSession) -> None:
         await session.hear(np.concatenate([np.zeros(SAMPLE_RATE, dtype=np.float32), said(4)]))
         await session.type("hello")
@@ -396,7 +392,7 @@ def test_the_first_response_is_a_figure_once_there_is_one() -> None:
 # ---------------------------------------------------------------- closing
 
 
-def test_close_lets_rasa_finish_its_turn_and_drops_the_rest(workers: ThreadPoolExecutor) -> None:
+def test_close_lets_rasa_finish_its_turn_and_drops_the_rest(workers: Workers) -> None:
     async def answer(turn: Turn) -> None:
         busy.set()
         await go_on.wait()
@@ -422,7 +418,7 @@ def test_close_lets_rasa_finish_its_turn_and_drops_the_rest(workers: ThreadPoolE
     assert caller.failures == []
 
 
-def test_close_frees_a_caller_who_waits_for_the_bot(workers: ThreadPoolExecutor) -> None:
+def test_close_frees_a_caller_who_waits_for_the_bot(workers: Workers) -> None:
     async def answer(turn: Turn) -> None:
         busy.set()
         await go_on.wait()
@@ -443,7 +439,7 @@ def test_close_frees_a_caller_who_waits_for_the_bot(workers: ThreadPoolExecutor)
     assert caller.heard() == [intent_of(0)]
 
 
-def test_close_while_a_model_listens_gives_rasa_no_turn(workers: ThreadPoolExecutor) -> None:
+def test_close_while_a_model_listens_gives_rasa_no_turn(workers: Workers) -> None:
     listening, go_on = threading.Event(), threading.Event()
 
     def before() -> None:
@@ -463,7 +459,7 @@ def test_close_while_a_model_listens_gives_rasa_no_turn(workers: ThreadPoolExecu
     assert caller.heard("started") == caller.heard("rasa") == caller.heard() == []
 
 
-def test_an_uploader_who_leaves_while_waiting_does_not_tear_rasas_turn(workers: ThreadPoolExecutor) -> None:
+def test_an_uploader_who_leaves_while_waiting_does_not_tear_rasas_turn(workers: Workers) -> None:
     answered = []
 
     async def main() -> None:
@@ -490,7 +486,7 @@ def test_an_uploader_who_leaves_while_waiting_does_not_tear_rasas_turn(workers: 
     assert len(answered) == 1
 
 
-def test_close_of_an_idle_session_returns_at_once(workers: ThreadPoolExecutor) -> None:
+def test_close_of_an_idle_session_returns_at_once(workers: Workers) -> None:
     async def scenario(session: SpokenSession) -> None:
         await session.close()
 
@@ -500,7 +496,7 @@ def test_close_of_an_idle_session_returns_at_once(workers: ThreadPoolExecutor) -
 # ---------------------------------------------------------------- failing
 
 
-def test_a_turn_that_fails_is_told_and_the_next_one_works(workers: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_turn_that_fails_is_told_and_the_next_one_works(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
     async def answer(turn: Turn) -> None:
         if turn.recognition and turn.recognition.intent == "intent_1":
             raise ConnectionError("the secret address of the database")
@@ -517,7 +513,7 @@ def test_a_turn_that_fails_is_told_and_the_next_one_works(workers: ThreadPoolExe
     assert "the secret address" in caplog.text  # all of it to the operator
 
 
-def test_a_model_that_fails_is_told_too(workers: ThreadPoolExecutor) -> None:
+def test_a_model_that_fails_is_told_too(workers: Workers) -> None:
     failures = iter([True, False])
 
     def before() -> None:
@@ -533,7 +529,7 @@ def test_a_model_that_fails_is_told_too(workers: ThreadPoolExecutor) -> None:
     assert caller.heard() == ["", "intent_1"]  # what failed is over, too
 
 
-def test_an_utterance_that_rasa_did_not_take_is_let_go(workers: ThreadPoolExecutor) -> None:
+def test_an_utterance_that_rasa_did_not_take_is_let_go(workers: Workers) -> None:
     held: List[int] = []
 
     class Untaking(Caller):
@@ -551,7 +547,7 @@ def test_an_utterance_that_rasa_did_not_take_is_let_go(workers: ThreadPoolExecut
 # ---------------------------------------------------------------- the event loop
 
 
-def test_the_event_loop_goes_on_while_a_model_listens(workers: ThreadPoolExecutor) -> None:
+def test_the_event_loop_goes_on_while_a_model_listens(workers: Workers) -> None:
     """The model does not return before the loop has turned 50 times: a loop that waits for it would hang."""
     turned, in_time = threading.Event(), []
 
@@ -568,10 +564,10 @@ def test_the_event_loop_goes_on_while_a_model_listens(workers: ThreadPoolExecuto
     recognizer = ScriptedRecognizer(before)
     caller = run(scenario, Caller(), recognizer, workers)
     assert in_time == [True] and caller.heard() == ["intent_1"]
-    assert recognizer.threads[0].startswith("worker")
+    assert recognizer.threads[0].startswith("recognizer")
 
 
-def test_two_callers_do_not_wait_for_each_other(workers: ThreadPoolExecutor) -> None:
+def test_two_callers_do_not_wait_for_each_other(workers: Workers) -> None:
     """Each model call returns only when both are under way."""
     together = threading.Barrier(2, timeout=PATIENCE_S)
     recognizer = ScriptedRecognizer(together.wait)

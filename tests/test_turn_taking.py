@@ -4,7 +4,6 @@ import asyncio
 import json
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -18,6 +17,7 @@ from spoken_intents.recognizer import Recognition
 from spoken_intents.session import SessionSettings, SpokenSession
 from spoken_intents.speech import Speech, SpeechSettings
 from spoken_intents.turns import Interruption, Turn
+from spoken_intents.workers import Workers
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -26,8 +26,8 @@ LONG = 20 * WINDOW  # of speech: sustained
 
 
 @pytest.fixture
-def workers() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2, thread_name_prefix="worker") as pool:
+def workers() -> Iterator[Workers]:
+    with Workers() as pool:
         yield pool
 
 
@@ -67,7 +67,7 @@ class Bot(Caller):
 def converse(
     scenario: Callable[["Bot", SpokenSession], Awaitable[None]],
     bot: Bot,
-    workers: ThreadPoolExecutor,
+    workers: Workers,
     settings: SessionSettings = CALM,
     recognizer: Any = None,
     speech: Optional[Any] = None,
@@ -112,7 +112,7 @@ class Unsure(ScriptedRecognizer):
         return replace(heard, complete=1.0 if heard.intent == "intent_1" else 0.0)
 
 
-def test_what_is_complete_needs_less_silence_than_what_is_not(workers: ThreadPoolExecutor) -> None:
+def test_what_is_complete_needs_less_silence_than_what_is_not(workers: Workers) -> None:
     settings = replace(CALM, turn_end="adaptive", sure_silence_ms=80, unsure_silence_ms=400)
 
     async def scenario(bot: Bot, session: SpokenSession) -> None:
@@ -124,7 +124,7 @@ def test_what_is_complete_needs_less_silence_than_what_is_not(workers: ThreadPoo
     assert [(turn.recognition.intent, turn.endpoint_delay_ms) for turn in bot.turns] == [("intent_1", 80), ("intent_2", 400)]
 
 
-def test_a_late_answer_delays_a_turn_and_changes_none_of_its_samples(workers: ThreadPoolExecutor) -> None:
+def test_a_late_answer_delays_a_turn_and_changes_none_of_its_samples(workers: Workers) -> None:
     """The caller goes on right after the silence that was enough: a slow model must not join the two."""
     settings = replace(CALM, turn_end="adaptive", sure_silence_ms=80, unsure_silence_ms=400)
     line = np.concatenate([said(1)[: 9 * WINDOW], said(1)[: 5 * WINDOW], silence(600)])
@@ -143,7 +143,7 @@ def test_a_late_answer_delays_a_turn_and_changes_none_of_its_samples(workers: Th
     assert turns(slow, len(line)) == turns(slow, WINDOW) == turns(Unsure(), 100) == turns(Unsure(), len(line))
 
 
-def test_an_answer_that_had_to_be_waited_for_is_not_in_advance(workers: ThreadPoolExecutor) -> None:
+def test_an_answer_that_had_to_be_waited_for_is_not_in_advance(workers: Workers) -> None:
     """And what the wait took is in the figures."""
     settings = replace(CALM, turn_end="adaptive", sure_silence_ms=80, unsure_silence_ms=400)
     asked = threading.Event()
@@ -160,7 +160,7 @@ def test_an_answer_that_had_to_be_waited_for_is_not_in_advance(workers: ThreadPo
     assert asked.is_set() and turn.ahead is False and turn.asr_latency_ms >= 50
 
 
-def test_a_button_that_is_held_lets_nobody_be_cut_off(workers: ThreadPoolExecutor) -> None:
+def test_a_button_that_is_held_lets_nobody_be_cut_off(workers: Workers) -> None:
     for turn_end in ("fixed", "adaptive"):
 
         async def scenario(bot: Bot, session: SpokenSession) -> None:
@@ -176,7 +176,7 @@ def test_a_button_that_is_held_lets_nobody_be_cut_off(workers: ThreadPoolExecuto
         assert converse(scenario, Bot({}), workers, settings).heard() == ["intent_2", "intent_3"]
 
 
-def test_a_caller_who_leaves_while_the_model_is_asked_breaks_nothing(workers: ThreadPoolExecutor) -> None:
+def test_a_caller_who_leaves_while_the_model_is_asked_breaks_nothing(workers: Workers) -> None:
     settings = replace(CALM, turn_end="adaptive", sure_silence_ms=80, unsure_silence_ms=400)
     release = threading.Event()
 
@@ -193,7 +193,7 @@ def test_a_caller_who_leaves_while_the_model_is_asked_breaks_nothing(workers: Th
     assert bot.heard("started") == []
 
 
-def test_an_answer_that_was_there_before_the_end_is_counted(workers: ThreadPoolExecutor) -> None:
+def test_an_answer_that_was_there_before_the_end_is_counted(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.hear(said(1)[: 8 * WINDOW])  # the pause is known, the end not yet
         while not bot.heard("ahead"):
@@ -210,7 +210,7 @@ def test_an_answer_that_was_there_before_the_end_is_counted(workers: ThreadPoolE
     assert bot.turns[0].record()["ahead"] is True
 
 
-def test_ten_minutes_without_a_breath_are_many_turns_and_nothing_is_lost(workers: ThreadPoolExecutor) -> None:
+def test_ten_minutes_without_a_breath_are_many_turns_and_nothing_is_lost(workers: Workers) -> None:
     line = np.full(600 * SAMPLE_RATE, 0.6, dtype=np.float32)
 
     async def scenario(bot: Bot, session: SpokenSession) -> None:
@@ -225,7 +225,7 @@ def test_ten_minutes_without_a_breath_are_many_turns_and_nothing_is_lost(workers
 # ---------------------------------------------------------------- interruptions
 
 
-def test_a_caller_who_interrupts_stops_the_bot_and_is_answered(workers: ThreadPoolExecutor) -> None:
+def test_a_caller_who_interrupts_stops_the_bot_and_is_answered(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.hear(said(1))
         await until(lambda: bot.played_samples == 2 * SAMPLE_RATE)
@@ -243,7 +243,7 @@ def test_a_caller_who_interrupts_stops_the_bot_and_is_answered(workers: ThreadPo
     assert second.record()["interrupted"] == {"heard_ms": round(second.interrupted.heard_ms), "of_ms": 2000}
 
 
-def test_a_cough_does_not_end_the_bots_sentence(workers: ThreadPoolExecutor) -> None:
+def test_a_cough_does_not_end_the_bots_sentence(workers: Workers) -> None:
     """Sustained, it stops playback; heard to be no speech, the rest is played from where it was."""
     noise = lasting(0)
     noise[noise > 0] = 0.75
@@ -263,7 +263,7 @@ def test_a_cough_does_not_end_the_bots_sentence(workers: ThreadPoolExecutor) -> 
     assert len(bot.turns) == 1 and bot.over == bot.turns
 
 
-def test_a_model_that_fails_on_an_interruption_lets_the_bot_go_on(workers: ThreadPoolExecutor) -> None:
+def test_a_model_that_fails_on_an_interruption_lets_the_bot_go_on(workers: Workers) -> None:
     failing = iter([False, True])
 
     def before() -> None:
@@ -280,7 +280,7 @@ def test_a_model_that_fails_on_an_interruption_lets_the_bot_go_on(workers: Threa
     assert bot.failures and bot.played_samples > 2 * SAMPLE_RATE
 
 
-def test_an_uh_huh_is_no_turn_while_the_bot_speaks(workers: ThreadPoolExecutor) -> None:
+def test_an_uh_huh_is_no_turn_while_the_bot_speaks(workers: Workers) -> None:
     settings = replace(CALM, backchannel_intents=("intent_7",))
 
     async def scenario(bot: Bot, session: SpokenSession) -> None:
@@ -294,7 +294,7 @@ def test_an_uh_huh_is_no_turn_while_the_bot_speaks(workers: ThreadPoolExecutor) 
     assert bot.played_samples == 2 * SAMPLE_RATE, "too short to have stopped anything"
 
 
-def test_what_is_short_and_unsure_is_no_interruption(workers: ThreadPoolExecutor) -> None:
+def test_what_is_short_and_unsure_is_no_interruption(workers: Workers) -> None:
     """The recognizer is 0.9 sure: enough for 0.9, not for 0.95; sustained speech counts in any case."""
 
     def turns(confidence: float, caller: np.ndarray) -> List[str]:
@@ -313,9 +313,7 @@ def test_what_is_short_and_unsure_is_no_interruption(workers: ThreadPoolExecutor
 
 
 @pytest.mark.parametrize(("channel", "answer"), [(False, "A long answer."), (True, "A long answer.!")])
-def test_an_answer_that_may_not_be_interrupted_is_played_to_its_end(
-    workers: ThreadPoolExecutor, channel: bool, answer: str
-) -> None:
+def test_an_answer_that_may_not_be_interrupted_is_played_to_its_end(workers: Workers, channel: bool, answer: str) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.hear(said(1))
         await until(lambda: bot.played_samples == 2 * SAMPLE_RATE)
@@ -328,7 +326,7 @@ def test_an_answer_that_may_not_be_interrupted_is_played_to_its_end(
     assert bot.turns[1].interrupted is None and bot.played_samples == 4 * SAMPLE_RATE
 
 
-def test_what_was_still_to_be_said_is_dropped_with_the_rest(workers: ThreadPoolExecutor) -> None:
+def test_what_was_still_to_be_said_is_dropped_with_the_rest(workers: Workers) -> None:
     """The engine is at the second sentence when the caller interrupts the first."""
     go_on = asyncio.Event()
 
@@ -351,7 +349,7 @@ def test_what_was_still_to_be_said_is_dropped_with_the_rest(workers: ThreadPoolE
     assert bot.heard() == ["intent_1", "intent_2"]
 
 
-def test_a_typed_turn_interrupts_too(workers: ThreadPoolExecutor) -> None:
+def test_a_typed_turn_interrupts_too(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.type("one")
         await until(lambda: bot.played_samples == 2 * SAMPLE_RATE)
@@ -362,7 +360,7 @@ def test_a_typed_turn_interrupts_too(workers: ThreadPoolExecutor) -> None:
     assert bot.turns[1].interrupted == Interruption(0.0, 2000.0)
 
 
-def test_a_caller_who_goes_on_while_rasa_thinks_is_not_talked_over(workers: ThreadPoolExecutor) -> None:
+def test_a_caller_who_goes_on_while_rasa_thinks_is_not_talked_over(workers: Workers) -> None:
     """The bot's answer begins in the middle of what the caller says next."""
     think = asyncio.Event()
 
@@ -387,7 +385,7 @@ def test_a_caller_who_goes_on_while_rasa_thinks_is_not_talked_over(workers: Thre
     assert bot.turns[1].interrupted is not None
 
 
-def test_a_cough_is_judged_while_rasa_is_busy(workers: ThreadPoolExecutor) -> None:
+def test_a_cough_is_judged_while_rasa_is_busy(workers: Workers) -> None:
     """The bot has said "one moment" and an action runs: a cough must not silence it until the action is over."""
     over = asyncio.Event()
     noise = lasting(0)
@@ -409,7 +407,7 @@ def test_a_cough_is_judged_while_rasa_is_busy(workers: ThreadPoolExecutor) -> No
     converse(scenario, Busy({"intent_1": "One moment."}), workers)
 
 
-def test_what_may_not_be_interrupted_survives_what_may(workers: ThreadPoolExecutor) -> None:
+def test_what_may_not_be_interrupted_survives_what_may(workers: Workers) -> None:
     class Both(Bot):
         async def converse(self, turn: Turn) -> None:
             await Caller.converse(self, turn)
@@ -429,7 +427,7 @@ def test_what_may_not_be_interrupted_survives_what_may(workers: ThreadPoolExecut
     assert bot.turns[1].interrupted is not None and len(notice) == 4 * SAMPLE_RATE, "2 s of it, and from its beginning again"
 
 
-def test_playback_that_goes_on_is_marked_again(workers: ThreadPoolExecutor) -> None:
+def test_playback_that_goes_on_is_marked_again(workers: Workers) -> None:
     noise = lasting(0)
     noise[noise > 0] = 0.75
 
@@ -447,7 +445,7 @@ def test_playback_that_goes_on_is_marked_again(workers: ThreadPoolExecutor) -> N
     converse(scenario, Bot({"intent_1": "A long answer."}, marks=True), workers)
 
 
-def test_an_interruption_does_not_wait_for_a_stale_sentence(workers: ThreadPoolExecutor) -> None:
+def test_an_interruption_does_not_wait_for_a_stale_sentence(workers: Workers) -> None:
     """The engine never finishes the second sentence; a mark is waiting behind it."""
     never = asyncio.Event()
 
@@ -473,7 +471,7 @@ def test_an_interruption_does_not_wait_for_a_stale_sentence(workers: ThreadPoolE
 # ---------------------------------------------------------------- playback
 
 
-def test_a_mark_tells_better_than_the_clock_how_far_playback_is(workers: ThreadPoolExecutor) -> None:
+def test_a_mark_tells_better_than_the_clock_how_far_playback_is(workers: Workers) -> None:
     class Two(Bot):
         async def converse(self, turn: Turn) -> None:
             await Caller.converse(self, turn)
@@ -496,7 +494,7 @@ def test_a_mark_tells_better_than_the_clock_how_far_playback_is(workers: ThreadP
     assert bot.turns[1].interrupted == Interruption(2100.0, 4000.0)
 
 
-def test_a_mark_may_come_back_before_it_is_known_to_be_sent(workers: ThreadPoolExecutor) -> None:
+def test_a_mark_may_come_back_before_it_is_known_to_be_sent(workers: Workers) -> None:
     class Quick(Bot):
         async def turn_ended(self, turn: Turn) -> Optional[str]:
             await self.session.played(f"mark {len(self.turns) + 1}")
@@ -512,7 +510,7 @@ def test_a_mark_may_come_back_before_it_is_known_to_be_sent(workers: ThreadPoolE
     assert bot.turns[1].interrupted is None
 
 
-def test_going_on_that_is_cancelled_jams_nothing(workers: ThreadPoolExecutor) -> None:
+def test_going_on_that_is_cancelled_jams_nothing(workers: Workers) -> None:
     stuck = asyncio.Event()
 
     class Slow(Bot):
@@ -537,9 +535,7 @@ def test_going_on_that_is_cancelled_jams_nothing(workers: ThreadPoolExecutor) ->
     converse(scenario, Slow({"one": "A long answer.", "two": "Another."}), workers)
 
 
-def test_every_turn_is_in_the_log_once_with_the_end_of_its_playback(
-    workers: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_every_turn_is_in_the_log_once_with_the_end_of_its_playback(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.hear(said(1))  # 300 ms
         await until(lambda: len(bot.turns) == 1)
@@ -558,7 +554,7 @@ def test_every_turn_is_in_the_log_once_with_the_end_of_its_playback(
     assert "playback_end_ms" not in logged[1] and "tts_first_byte_latency_ms" not in logged[1]
 
 
-def test_playback_is_over_by_its_mark_or_by_the_callers_clock(workers: ThreadPoolExecutor) -> None:
+def test_playback_is_over_by_its_mark_or_by_the_callers_clock(workers: Workers) -> None:
     def interrupted(marks: bool, echo: bool, wait_ms: int) -> bool:
         async def scenario(bot: Bot, session: SpokenSession) -> None:
             await session.type("one")
@@ -580,7 +576,7 @@ def test_playback_is_over_by_its_mark_or_by_the_callers_clock(workers: ThreadPoo
     assert not interrupted(marks=False, echo=False, wait_ms=2100), "nobody marks: the clock alone"
 
 
-def test_where_nothing_is_spoken_nothing_is_played(workers: ThreadPoolExecutor) -> None:
+def test_where_nothing_is_spoken_nothing_is_played(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.type("one")
         await session.type("two")
@@ -608,7 +604,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("hangs", [True, False])
-def test_a_voice_that_fails_costs_no_turn(workers: ThreadPoolExecutor, hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_voice_that_fails_costs_no_turn(workers: Workers, hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
     """What hangs is left alone until it is through; then the voice is back."""
     release = threading.Event()
 
@@ -640,7 +636,7 @@ def test_a_voice_that_fails_costs_no_turn(workers: ThreadPoolExecutor, hangs: bo
 QUIET = replace(CALM, silence_timeout_ms=3000, still_there="Hello?", goodbye="Bye.")
 
 
-def test_on_nobody_the_bot_repeats_asks_and_hangs_up(workers: ThreadPoolExecutor) -> None:
+def test_on_nobody_the_bot_repeats_asks_and_hangs_up(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.type("one")
         await until(lambda: len(bot.turns) == 1)
@@ -657,7 +653,7 @@ def test_on_nobody_the_bot_repeats_asks_and_hangs_up(workers: ThreadPoolExecutor
     assert [name for name, _ in bot.events if name != "clear"][-1] == "hangup"
 
 
-def test_silence_is_counted_from_the_end_of_playback(workers: ThreadPoolExecutor) -> None:
+def test_silence_is_counted_from_the_end_of_playback(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.type("one")
         await until(lambda: len(bot.turns) == 1)
@@ -671,7 +667,7 @@ def test_silence_is_counted_from_the_end_of_playback(workers: ThreadPoolExecutor
     converse(scenario, Bot({"one": "Your balance?"}), workers, QUIET)
 
 
-def test_stories_hear_of_a_silence_and_the_last_one_ends_the_call(workers: ThreadPoolExecutor) -> None:
+def test_stories_hear_of_a_silence_and_the_last_one_ends_the_call(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         for _ in range(200):
             await session.hear(silence(100))
@@ -683,7 +679,7 @@ def test_stories_hear_of_a_silence_and_the_last_one_ends_the_call(workers: Threa
     assert bot.heard("hangup") == [None]
 
 
-def test_a_caller_who_answers_begins_anew(workers: ThreadPoolExecutor) -> None:
+def test_a_caller_who_answers_begins_anew(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         for number in range(6):
             for _ in range(35):
@@ -696,7 +692,7 @@ def test_a_caller_who_answers_begins_anew(workers: ThreadPoolExecutor) -> None:
     assert bot.heard("silence") == [1] * 6 and bot.heard("hangup") == []
 
 
-def test_whoever_answers_the_goodbye_is_kept(workers: ThreadPoolExecutor) -> None:
+def test_whoever_answers_the_goodbye_is_kept(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         while "Bye." not in speech.spoken:
             await session.hear(silence(100))
@@ -710,7 +706,7 @@ def test_whoever_answers_the_goodbye_is_kept(workers: ThreadPoolExecutor) -> Non
     assert converse(scenario, Bot({}), workers, QUIET, speech=speech).heard() == ["intent_1"]
 
 
-def test_what_the_bot_says_by_itself_is_marked_too(workers: ThreadPoolExecutor) -> None:
+def test_what_the_bot_says_by_itself_is_marked_too(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         while not bot.heard("hangup"):
             await session.hear(silence(100))
@@ -723,7 +719,7 @@ def test_what_the_bot_says_by_itself_is_marked_too(workers: ThreadPoolExecutor) 
     assert bot.heard("mark") == [None] and bot.played_samples == 60 * SAMPLE_RATE  # nobody waited for a minute
 
 
-def test_an_unsure_answer_right_behind_the_question_is_a_turn(workers: ThreadPoolExecutor) -> None:
+def test_an_unsure_answer_right_behind_the_question_is_a_turn(workers: Workers) -> None:
     """The question's mark is late: the bot is not speaking all the same."""
 
     async def scenario(bot: Bot, session: SpokenSession) -> None:
@@ -737,7 +733,7 @@ def test_an_unsure_answer_right_behind_the_question_is_a_turn(workers: ThreadPoo
     assert converse(scenario, bot, workers, replace(CALM, interruption_confidence=0.95)).heard() == ["one", "intent_2"]
 
 
-def test_nobody_is_asked_while_they_speak_or_wait_for_rasa(workers: ThreadPoolExecutor) -> None:
+def test_nobody_is_asked_while_they_speak_or_wait_for_rasa(workers: Workers) -> None:
     busy = asyncio.Event()
 
     class Thinking(Bot):
@@ -773,7 +769,7 @@ def test_nobody_is_asked_while_they_speak_or_wait_for_rasa(workers: ThreadPoolEx
         (0, ["7" * 40], 2100, ["7" * 32, "7" * 8]),
     ],
 )
-def test_keys_are_a_turn(workers: ThreadPoolExecutor, length: int, keys: List[str], wait_ms: int, turns: List[str]) -> None:
+def test_keys_are_a_turn(workers: Workers, length: int, keys: List[str], wait_ms: int, turns: List[str]) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         for some in keys:
             await session.dtmf(some)
@@ -787,7 +783,7 @@ def test_keys_are_a_turn(workers: ThreadPoolExecutor, length: int, keys: List[st
         assert bot.heard() == wanted
 
 
-def test_nobody_is_asked_while_more_keys_may_follow(workers: ThreadPoolExecutor) -> None:
+def test_nobody_is_asked_while_more_keys_may_follow(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.dtmf("1")
         for _ in range(50):
@@ -800,7 +796,7 @@ def test_nobody_is_asked_while_more_keys_may_follow(workers: ThreadPoolExecutor)
     assert converse(scenario, Bot({}), workers, replace(QUIET, dtmf_pause_ms=10_000)).heard() == ["12"]
 
 
-def test_keys_pressed_while_speaking_lose_neither(workers: ThreadPoolExecutor) -> None:
+def test_keys_pressed_while_speaking_lose_neither(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.hear(said(1)[: 3 * WINDOW])
         await session.dtmf("5#")
@@ -814,7 +810,7 @@ def test_keys_pressed_while_speaking_lose_neither(workers: ThreadPoolExecutor) -
 # ---------------------------------------------------------------- hanging up
 
 
-def test_the_call_ends_after_the_last_word_was_played(workers: ThreadPoolExecutor) -> None:
+def test_the_call_ends_after_the_last_word_was_played(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.type("bye")
         await until(lambda: len(bot.turns) == 1)
@@ -837,7 +833,7 @@ def test_the_call_ends_after_the_last_word_was_played(workers: ThreadPoolExecuto
     assert bot.heard("hangup") == [None] and bot.heard() == ["bye"]
 
 
-def test_what_is_typed_behind_the_goodbye_is_not_answered(workers: ThreadPoolExecutor) -> None:
+def test_what_is_typed_behind_the_goodbye_is_not_answered(workers: Workers) -> None:
     async def scenario(bot: Bot, session: SpokenSession) -> None:
         await session.type("bye")
         await until(lambda: len(bot.turns) == 1)
@@ -851,7 +847,7 @@ def test_what_is_typed_behind_the_goodbye_is_not_answered(workers: ThreadPoolExe
     assert converse(scenario, bot, workers).heard() == ["bye"]
 
 
-def test_a_client_that_neither_sends_nor_marks_is_hung_up_on(workers: ThreadPoolExecutor) -> None:
+def test_a_client_that_neither_sends_nor_marks_is_hung_up_on(workers: Workers) -> None:
     """Its clock stands still: ours says when the last word must be over."""
 
     class Leaving(Bot):
@@ -867,7 +863,7 @@ def test_a_client_that_neither_sends_nor_marks_is_hung_up_on(workers: ThreadPool
     assert bot.played_samples == 800
 
 
-def test_without_a_voice_the_call_ends_with_the_turn(workers: ThreadPoolExecutor) -> None:
+def test_without_a_voice_the_call_ends_with_the_turn(workers: Workers) -> None:
     async def main() -> None:
         bot.session = opened(bot, workers, CALM)
         await bot.session.type("bye")

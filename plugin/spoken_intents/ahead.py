@@ -1,12 +1,13 @@
 """Classifying in advance: what was said is heard in the silence that has to be waited for anyway."""
 
 import asyncio
-from concurrent.futures import Executor
+from concurrent.futures import Future
 from typing import Optional
 
 from spoken_intents.recognizer import Recognition, Recognizer
 from spoken_intents.segmenter import SpeechPaused, Utterance
 from spoken_intents.turns import HeardAhead
+from spoken_intents.workers import Workers
 
 Answer = Optional["asyncio.Future[Recognition]"]
 
@@ -17,9 +18,10 @@ class Ahead:
     An answer belongs to the sample where its pause began: it counts for nothing else.
     """
 
-    def __init__(self, workers: Executor) -> None:
+    def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._answer: Answer = None
+        self._asked: "Future[Recognition]"
+        self._answer: Answer = None  # to that
         self._at_sample = 0
         self._told = False
 
@@ -28,7 +30,8 @@ class Ahead:
         self.cancel()
         if recognizer is not None:
             self._at_sample, self._told = pause.at_sample, False
-            self._answer = asyncio.get_running_loop().run_in_executor(self._workers, recognizer.classify, pause.samples)
+            self._asked = self._workers.speculate(recognizer.classify, pause.samples)
+            self._answer = asyncio.wrap_future(self._asked)
 
     def cancel(self) -> None:
         """Speech went on, or nobody listens any more: what is not begun yet is not begun at all."""
@@ -42,7 +45,7 @@ class Ahead:
         return self._answer is not None and self._answer.done()
 
     async def heard(self, at_sample: int) -> Optional[Recognition]:
-        """Waits for the answer to the pause since `at_sample`; None when there is none, or the model failed."""
+        """Waits for the answer to the pause since `at_sample`; None when there is none: the model failed, or had no time."""
         answer = self._answer
         if answer is None or self._at_sample != at_sample:
             return None
@@ -58,9 +61,11 @@ class Ahead:
         return None if recognition is None else HeardAhead(self._at_sample, recognition)
 
     def take(self, utterance: Utterance) -> Answer:
-        """The answer for `utterance`, if it ended in the pause: another one holds other samples."""
+        """The answer for `utterance`, if it ended in the pause: another one holds other samples. It will be answered."""
         answer, self._answer = self._answer, None
-        return answer if answer is not None and self._at_sample == utterance.speech_end_sample else None
+        if answer is None or self._at_sample != utterance.speech_end_sample:
+            return None
+        return answer if self._workers.promote(self._asked) else None
 
 
 def _result(answer: "asyncio.Future[Recognition]") -> Optional[Recognition]:

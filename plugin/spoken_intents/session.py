@@ -14,7 +14,6 @@ import asyncio
 import json
 import logging
 import time
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Iterable, List, NamedTuple, Optional, Protocol, Tuple, Union
 
@@ -50,6 +49,7 @@ from spoken_intents.turns import (
     milliseconds,
 )
 from spoken_intents.utterances import LiveUtterance, hand_off
+from spoken_intents.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class SpokenSession:
         settings: SessionSettings,
         line: Line,
         assistant: Assistant,
-        workers: Executor,
+        workers: Workers,
         speech: Optional[Speech] = None,
         segmenter: Optional[Segmenter] = None,
     ) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Awaitable, Callable, Coroutine, Dict, List, Optional, Set
 
 import numpy as np
@@ -23,6 +22,7 @@ from spoken_intents.segmenter import Segmenter
 from spoken_intents.session import Line, SessionSettings, SpokenSession
 from spoken_intents.speech import Speech, SpeechSettings, make_speech
 from spoken_intents.turns import Happening, Turn
+from spoken_intents.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class SpokenInput(InputChannel):
         judge_schemas_once()
         Segmenter(settings)  # a detector that is not installed is told now, not to the first caller
         self.speech: Optional[Speech] = make_speech(speech)  # likewise a voice
-        self.workers = ThreadPoolExecutor(2, thread_name_prefix="recognizer")
+        self.workers = Workers()
         self._ending: Set["asyncio.Task[None]"] = set()  # such as sessions whose last turn is still with Rasa
         self._watching: "Optional[asyncio.Task[None]]" = None
 
