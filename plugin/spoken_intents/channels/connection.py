@@ -3,12 +3,14 @@
 import asyncio
 import json
 import logging
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, Iterator, Optional, Union
 
 import numpy as np
 from sanic.exceptions import SanicException, WebsocketClosed
 from sanic.request import Request
+from websockets.frames import Frame, Opcode
 
 from spoken_intents import metrics
 from spoken_intents.audio import SAMPLE_RATE, StreamingResampler
@@ -22,6 +24,7 @@ from spoken_intents.speech import SpeechSettings
 logger = logging.getLogger(__name__)
 
 SEND_TIMEOUT_MS = 10_000  # a client that reads nothing for so long is gone
+FULL_BYTES = 65_536  # sent, but not taken by the client yet: from here on Sanic makes senders wait
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class ConnectionSettings(SessionSettings, SpeechSettings):
     """How a conversation goes, how the bot speaks, and what a connection may cost.
 
     Attributes:
+        max_connections: Calls at the same time, of this channel and in this process; further ones are refused.
         idle_timeout_ms: A client that sends nothing for so long is disconnected.
         max_messages_per_second: Refuses floods; five seconds' worth may come at once.
         max_ahead_ms: How much more audio a client may send than time has passed.
     """
 
+    max_connections: int = 200
     idle_timeout_ms: int = 60_000
     max_messages_per_second: int = 1000
     max_ahead_ms: int = 60_000
@@ -41,7 +46,7 @@ class ConnectionSettings(SessionSettings, SpeechSettings):
     def __post_init__(self) -> None:
         SessionSettings.__post_init__(self)
         SpeechSettings.__post_init__(self)
-        for name in ("idle_timeout_ms", "max_messages_per_second", "max_ahead_ms"):
+        for name in ("max_connections", "idle_timeout_ms", "max_messages_per_second", "max_ahead_ms"):
             require(getattr(self, name) > 0, f"{name} takes more than 0, got {getattr(self, name)}.")
 
 
@@ -51,6 +56,28 @@ class ConnectionInput(SpokenInput):
     def __init__(self, settings: ConnectionSettings) -> None:
         super().__init__(settings, settings)
         self.settings = settings
+        self._taken = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether as many calls are open as may be."""
+        return self._taken >= self.settings.max_connections
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for a call, for as long as it lasts.
+
+        Raises:
+            ProtocolError: All are taken.
+        """
+        if self.full:
+            raise ProtocolError("too_many_calls", f"{self._taken} calls are open, and no more are taken. Try again later.", 4503)
+        self._taken += 1
+        try:
+            with metrics.CALLS_OPEN.labels(self.name()).track_inprogress():
+                yield
+        finally:
+            self._taken -= 1
 
 
 class ConnectionCall(SpokenCall):
@@ -62,10 +89,12 @@ class ConnectionCall(SpokenCall):
         self._settings = channel.settings
         self._request = request
         self._websocket = websocket
+        self._transport: Any = request.transport
         self._open = True
         self._messages = Allowance(self._settings.max_messages_per_second, 5 * self._settings.max_messages_per_second)
         self._audio = Allowance(1.0, self._settings.max_ahead_ms / 1000)
         self._tune(SAMPLE_RATE)
+        self._bound_pongs()
 
     async def run(self) -> None:
         """Until the caller leaves, breaks the protocol, or falls silent for too long."""
@@ -74,7 +103,7 @@ class ConnectionCall(SpokenCall):
             self.admit()
             if recognizer_of(self._request.app) is None:
                 raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
-            with metrics.CALLS_OPEN.labels(self.channel).track_inprogress():
+            with self._input.place():
                 session = self.session = SpokenSession(self._settings, self, self, self._input.workers, self._input.speech)
                 while self._open:  # a client that takes nothing any more is gone, too
                     await self._receive()
@@ -108,6 +137,17 @@ class ConnectionCall(SpokenCall):
 
     # ------------------------------------------------ for the channel to use
 
+    def _bound_pongs(self) -> None:
+        """Sanic keeps its answer to every ping, however many wait already for a client that reads none of them."""
+        connection = self._websocket.connection
+        send = connection.send_frame
+
+        def send_unless_full(frame: Frame) -> None:
+            if frame.opcode is not Opcode.PONG or self._transport.get_write_buffer_size() < FULL_BYTES:
+                send(frame)
+
+        connection.send_frame = send_unless_full
+
     def _tune(self, rate: int) -> None:
         """The client's sample rate is known."""
         self._rate = rate
@@ -125,7 +165,9 @@ class ConnectionCall(SpokenCall):
             return
         try:
             await asyncio.wait_for(self._websocket.send(json.dumps(message)), SEND_TIMEOUT_MS / 1000)
-        except (WebsocketClosed, asyncio.TimeoutError, ConnectionError, SanicException):
+        except asyncio.TimeoutError:
+            self._cut_off()
+        except (WebsocketClosed, ConnectionError, SanicException):
             self._open = False
 
     async def _close(self, code: int, reason: str) -> None:
@@ -135,7 +177,14 @@ class ConnectionCall(SpokenCall):
             try:
                 await asyncio.wait_for(self._websocket.close(code, reason), SEND_TIMEOUT_MS / 1000)
             except (WebsocketClosed, asyncio.TimeoutError, ConnectionError, SanicException):
-                pass  # it is gone already
+                pass  # it is gone already, or will be: Sanic waits no longer for it
+
+    def _cut_off(self) -> None:
+        """Ends the connection without a word: the client reads nothing, so what there is to send would stay here for ever."""
+        self._open = False
+        logger.warning("Call %s is cut off: its client has read nothing for %d ms.", self.id, SEND_TIMEOUT_MS)
+        metrics.refused(self.counted_as, "reads_nothing")
+        self._transport.abort()
 
     async def _play_rest(self) -> None:
         """What the resampler still holds of the audio before a mark."""

@@ -137,6 +137,10 @@ class TwilioInput(ConnectionInput):
         if self.settings.auth_token and not self._signed(request, f"https://{address}", form):
             logger.warning("A request for TwiML was refused: Twilio's signature of https://%s is not on it.", address)
             return self._refusal(403, "bad_signature", "Twilio's signature is missing or wrong.")
+        if self.full:
+            logger.warning("A call is told that the line is busy: all %d are open.", self.settings.max_connections)
+            metrics.refused(self.name(), "busy")
+            return _twiml(protocol.busy())
         fields = dict(form)
         parameters = {name: value for name, value in parse_qsl(request.query_string) if name != protocol.TOKEN}
         parameters.update({name: fields[name] for name in ("From", "To", "Direction") if fields.get(name)})

@@ -196,6 +196,11 @@ def twiml(url: str, parameters: Mapping[str, str]) -> str:
     return f"{XML}<Response><Connect><Stream url={quoteattr(url)}>{lines}</Stream></Connect></Response>"
 
 
+def busy() -> str:
+    """The answer to a call that cannot be taken now: the caller hears the busy tone, and Twilio charges nothing."""
+    return f'{XML}<Response><Reject reason="busy"/></Response>'
+
+
 # ------------------------------------------------ who may
 
 

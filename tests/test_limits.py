@@ -1,0 +1,283 @@
+"""More callers than there are places, and clients that read nothing: refused, bounded, and no harm to other calls."""
+
+import asyncio
+import json
+import re
+import socket
+from typing import Any, AsyncIterator, Dict, List
+from xml.etree import ElementTree
+
+import aiohttp
+import numpy as np
+import pytest
+from sanic import Sanic
+from telephone import Telephone
+from test_session import LoudVad, ScriptedRecognizer, intent_of, said
+
+from counted import Counted
+from in_process import PATIENCE_S, run, serving
+from spoken_intents import segmenter
+from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16
+from spoken_intents.channels import connection
+from spoken_intents.channels.twilio import TwilioInput, TwilioSettings
+from spoken_intents.channels.voice import VoiceInput, VoiceSettings
+from spoken_intents.utterances import hand_off, is_audio_reference
+
+QUICK = {
+    "start_window_ms": 60, "min_speech_duration_ms": 60, "pause_ms": 60, "min_silence_duration_ms": 100, "speech_pad_ms": 0,
+    "turn_end": "fixed", "silence_timeout_ms": 0, "speech": "none",
+}  # fmt: skip
+MINUTES = 5  # of speech at 48 kHz, about 40 MB on the wire: more than the kernel keeps for two sockets
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmenter, "make_vad", lambda *_: LoudVad())
+    monkeypatch.setattr(Sanic, "test_mode", True)
+
+
+async def rasa(message: Any) -> None:
+    """Says what it heard."""
+    text = hand_off.take(message.text).recognition.intent if is_audio_reference(message.text) else message.text
+    await message.output_channel.send_text_message(message.sender_id, text)
+
+
+class Endless:
+    """A voice that speaks for minutes."""
+
+    name = "endless"
+
+    async def speak(self, text: str) -> AsyncIterator[np.ndarray]:
+        for _ in range(MINUTES * 60):
+            yield np.full(SAMPLE_RATE, 0.1, dtype=np.float32)
+
+    def close(self) -> None: ...
+
+
+class Caller:
+    """One call over the voice channel, a turn at a time."""
+
+    def __init__(self, http: aiohttp.ClientSession, port: int) -> None:
+        self._http, self._url = http, f"ws://127.0.0.1:{port}/webhooks/voice/websocket"
+
+    async def __aenter__(self) -> "Caller":
+        self._socket = await self._http.ws_connect(self._url)
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._socket.close()
+
+    async def say(self, number: int) -> str:
+        await self._socket.send_bytes(float_to_pcm16(said(number)))
+        return await self._answer()
+
+    async def type(self, text: str) -> str:
+        await self._socket.send_json({"text": text})
+        return await self._answer()
+
+    async def _answer(self) -> str:
+        response = ""
+        async for frame in self._socket:
+            message = json.loads(frame.data)
+            response = message.get("response", response)
+            if message.get("final"):
+                break
+        return response
+
+    async def refusal(self) -> Dict[str, Any]:
+        """What the server says without being asked, and the code by which it closes."""
+        told: Dict[str, Any] = {}
+        async for frame in self._socket:
+            told = json.loads(frame.data)["error"]
+        return {**told, "close_code": self._socket.close_code}
+
+
+# ---------------------------------------------------------------- a burst of connections
+
+
+def test_a_burst_of_connections_is_refused_and_calls_in_progress_go_on() -> None:
+    """500 at once where 20 have a place, 5 of them taken: 15 are calls, 485 are told why not."""
+    counted = Counted()
+    channel = VoiceInput(VoiceSettings(**QUICK, max_connections=20))
+
+    async def connect(http: aiohttp.ClientSession, port: int) -> Any:
+        async with Caller(http, port) as caller:
+            await asyncio.sleep(0)
+            answered = asyncio.create_task(caller.type("hello"))
+            done, _ = await asyncio.wait({answered}, timeout=PATIENCE_S)
+            assert done
+            if answered.result() == "hello":
+                await burst_over.wait()
+                return "hello"
+        return caller._socket.close_code
+
+    async def talk(caller: Caller, stop: asyncio.Event) -> List[str]:
+        answers = []
+        while not stop.is_set() or len(answers) < 3:
+            answers.append(await caller.say(len(answers) % 10))
+        return answers
+
+    async def main() -> Any:
+        nonlocal burst_over
+        burst_over = asyncio.Event()
+        connector = aiohttp.TCPConnector(limit=0)
+        async with serving(channel, rasa=rasa, ear=EAR) as app, aiohttp.ClientSession(connector=connector) as http:
+            callers = [Caller(http, app.ctx.port) for _ in range(5)]
+            for caller in callers:
+                await caller.__aenter__()
+                assert await caller.type("first") == "first"
+            stop = asyncio.Event()
+            talking = [asyncio.create_task(talk(caller, stop)) for caller in callers]
+            burst = [asyncio.create_task(connect(http, app.ctx.port)) for _ in range(500)]
+            while sum(task.done() for task in burst) < 485:
+                await asyncio.sleep(0.01)
+            assert counted("spoken_intents_calls_open", channel="voice") == 20
+            burst_over.set()
+            results = await asyncio.gather(*burst)
+            stop.set()
+            answers = await asyncio.gather(*talking)
+            for caller in callers:
+                await caller.__aexit__()
+            async with Caller(http, app.ctx.port) as late:  # there is room again
+                assert await late.type("late") == "late"
+            return results, answers
+
+    burst_over: asyncio.Event
+    results, answers = run(main())
+    assert results.count("hello") == 15 and results.count(4503) == 485
+    for said_by_one in answers:
+        assert said_by_one == [intent_of(number % 10) for number in range(len(said_by_one))]
+    assert counted("spoken_intents_refusals_total", channel="voice", code="too_many_calls") == 485
+    assert counted("spoken_intents_calls_open", channel="voice") == 0
+
+
+def test_a_refused_caller_is_told_why() -> None:
+    channel = VoiceInput(VoiceSettings(**QUICK, max_connections=1))
+
+    async def main() -> Dict[str, Any]:
+        async with serving(channel, rasa=rasa, ear=EAR) as app, aiohttp.ClientSession() as http:
+            async with Caller(http, app.ctx.port) as first:
+                assert await first.type("hello") == "hello"
+                async with Caller(http, app.ctx.port) as second:
+                    return await second.refusal()
+
+    refusal = run(main())
+    assert (refusal["code"], refusal["close_code"]) == ("too_many_calls", 4503)
+    assert re.search(r"1 calls are open, .* Try again later", refusal["message"])
+
+
+def test_a_telephone_call_without_a_place_hears_the_busy_tone() -> None:
+    """Asked before it is connected; a stream that comes all the same is closed."""
+    counted = Counted()
+    channel = TwilioInput(TwilioSettings(**QUICK, max_connections=1))
+
+    async def main() -> Any:
+        async with serving(channel, rasa=rasa, ear=EAR) as app:
+            async with Telephone(app.ctx.port) as first, Telephone(app.ctx.port, "CA2") as second:
+                await first.connect()
+                await first.say(np.zeros(160))
+                while not counted("spoken_intents_calls_open", channel="twilio_media_streams"):
+                    await asyncio.sleep(0.001)
+                status, answer = await second.ask({"CallSid": "CA2"})
+                await second.connect()
+                await second.until(lambda: second.closed)
+                return status, answer, second.closed
+
+    status, answer, closed = run(main())
+    reject = ElementTree.fromstring(answer).find("Reject")
+    assert status == 200 and reject is not None and reject.get("reason") == "busy"
+    assert closed == 4503
+    assert counted("spoken_intents_refusals_total", channel="twilio_media_streams", code="busy") == 1
+    assert counted("spoken_intents_refusals_total", channel="twilio_media_streams", code="too_many_calls") == 1
+
+
+# ---------------------------------------------------------------- a client that reads nothing
+
+
+class Deaf:
+    """A WebSocket client that sends and never reads, by hand: libraries read on their own."""
+
+    async def connect(self, port: int) -> "Deaf":
+        self._loop = asyncio.get_running_loop()
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.setblocking(False)
+        await self._loop.sock_connect(self.socket, ("127.0.0.1", port))
+        upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c3Bva2VuIGludGVudHMhIQ=="
+        await self._loop.sock_sendall(
+            self.socket, f"GET /webhooks/voice/websocket HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n\r\n".encode()
+        )
+        assert b" 101 " in await self._loop.sock_recv(self.socket, 4096)
+        return self
+
+    async def send(self, payload: bytes, opcode: int = 1, times: int = 1) -> None:
+        frame = bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload  # masked by zeros
+        await self._loop.sock_sendall(self.socket, frame * times)
+
+
+def server_side(app: Sanic, client: Deaf) -> Any:
+    """The server's side of that client's connection; None when it is over."""
+    port = client.socket.getsockname()[1]
+    for found in app.ctx.connections:
+        if found.transport and (found.transport.get_extra_info("peername") or (0, 0))[1] == port:
+            return found
+    return None
+
+
+def test_a_client_that_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the bot speak for minutes; what waits for it here stays small, and others are answered meanwhile."""
+    monkeypatch.setattr(connection, "SEND_TIMEOUT_MS", 500)
+    counted = Counted()
+    channel = VoiceInput(VoiceSettings(**QUICK, idle_timeout_ms=600_000))
+    largest = 0
+
+    async def main() -> None:
+        nonlocal largest
+        async with serving(channel, rasa=rasa, ear=EAR) as app, aiohttp.ClientSession() as http:
+            async with Caller(http, app.ctx.port) as other:
+                assert await other.say(1) == intent_of(1)
+                channel.speech = Endless()  # type: ignore[assignment]
+                deaf = await Deaf().connect(app.ctx.port)
+                await deaf.send(b'{"sample_rate": 48000}')
+                await deaf.send(b'{"text": "tell me everything"}')
+                answers = []
+                while (ours := server_side(app, deaf)) is not None:
+                    largest = max(largest, ours.transport.get_write_buffer_size())
+                    answers.append(await other.say(2))
+                assert set(answers) == {intent_of(2)}
+                assert await other.say(3) == intent_of(3)
+                deaf.socket.close()
+
+    run(main())
+    assert connection.FULL_BYTES < largest < 4 * connection.FULL_BYTES, "its buffer was full, and bounded"
+    assert counted("spoken_intents_refusals_total", channel="voice", code="reads_nothing") == 1
+    assert counted("spoken_intents_calls_open", channel="voice") == 0
+
+
+def test_pings_of_a_client_that_reads_nothing_do_not_pile_up() -> None:
+    """Each is to be answered; answers that wait for it are bounded as everything else is, and others' pings are answered."""
+    channel = VoiceInput(VoiceSettings(**QUICK))
+
+    async def main() -> None:
+        async with serving(channel, rasa=rasa, ear=EAR) as app, aiohttp.ClientSession() as http:
+            deaf = await Deaf().connect(app.ctx.port)
+            await deaf.send(b"x" * 100, opcode=9)
+            transport = server_side(app, deaf).transport
+            while transport.get_write_buffer_size() < connection.FULL_BYTES:
+                await deaf.send(b"x" * 100, opcode=9, times=100)
+            before = len(asyncio.all_tasks())
+            for _ in range(200):
+                await deaf.send(b"x" * 100, opcode=9, times=100)
+            await asyncio.sleep(0)
+            assert len(asyncio.all_tasks()) < before + 20
+            assert transport.get_write_buffer_size() < 2 * connection.FULL_BYTES
+            async with http.ws_connect(f"ws://127.0.0.1:{app.ctx.port}/webhooks/voice/websocket", autoping=False) as reads:
+                await reads.ping(b"there?")
+                pong = await reads.receive(PATIENCE_S)
+                assert (pong.type, bytes(pong.data)) == (aiohttp.WSMsgType.PONG, b"there?")
+            deaf.socket.close()
+
+    run(main())
+
+
+EAR: Any = ScriptedRecognizer()
