@@ -16,7 +16,7 @@ talk: setup       ## leave the assistant running and say how to talk to it
 	@$(PYTHON) scripts/talk.py
 
 test: setup       ## the fast tests
-	@$(PYTHON) -m pytest -m "not slow and not shared and not browser"
+	@$(PYTHON) -m pytest -m "not slow and not shared and not browser and not services"
 
 test-all: setup   ## every test whose needs are met
 	@$(PYTHON) -m pytest
