@@ -23,7 +23,7 @@ from assistant import BIN, QUIET, ROOT, free_port
 DEPLOY = ROOT / "deploy"
 PATH = os.pathsep.join([str(BIN), os.environ["PATH"], "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
 PROGRAMS = ("redis-server", "initdb", "postgres", "haproxy", "supervisord")
-START_S = 400  # two servers at once, on two cores that others use, too
+START_S = 600  # two servers at once, on two cores that others use, too
 
 
 def program(name: str) -> str:
