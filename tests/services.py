@@ -3,6 +3,7 @@
 import csv
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -229,8 +230,8 @@ def settings() -> Dict[str, str]:
 
 
 def two_free_ports() -> int:
-    """The first of two neighbours that nobody uses at the moment."""
+    """The first of two neighbours that nobody uses, and that no connection is given while their server is away."""
     while True:
-        first = free_port()
-        if free_port(first + 1) == first + 1:
+        first = random.randrange(10_000, 30_000)  # Linux gives connections ports from 32768 on
+        if [free_port(first), free_port(first + 1)] == [first, first + 1]:
             return first
