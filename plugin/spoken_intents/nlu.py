@@ -6,6 +6,7 @@ the reference back.
 """
 
 import logging
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Type, Union
@@ -25,6 +26,7 @@ from spoken_intents.config import settings_from
 from spoken_intents.errors import ConfigError
 from spoken_intents.features import MAX_SAMPLES
 from spoken_intents.recognizer import Recognition, Recognizer
+from spoken_intents.remote import RemoteSettings
 from spoken_intents.utterances import LIVE, hand_off, is_audio_reference, resolve
 
 logger = logging.getLogger(__name__)
@@ -156,7 +158,7 @@ class SpokenIntentClassifier(GraphComponent):
         recognizer = continue_from = None
         directory = cls._stored(model_storage, resource)
         if directory is not None:
-            recognizer = Recognizer(directory)
+            recognizer = Recognizer(directory, remote=RemoteSettings.read(os.environ))
             continue_from = directory if execution_context.is_finetuning else None
         if recognizer is not None and execution_context.model_id:
             recognizers.register(execution_context.model_id, recognizer)

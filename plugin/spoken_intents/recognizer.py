@@ -18,8 +18,10 @@ from weakref import WeakValueDictionary
 import numpy as np
 import onnxruntime
 
+from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import ModelError
 from spoken_intents.features import FrontEnd, log_mel
+from spoken_intents.remote import RemoteGraph, RemoteSettings
 
 FORMAT = 1  # of model.json
 NON_SPEECH = "__non_speech__"  # the reserved label for what is not speech at all
@@ -71,12 +73,13 @@ class Recognizer:
         precision: ``int8``, ``fp32``, or ``auto``: where the processor adds up int8 products without saturating
             (VNNI, Arm), int8, and fp32 for the clips of which int8 cannot tell the two best labels apart; fp32
             elsewhere.
+        remote: Servers that run the fp32 graph instead, as long as they can.
 
     Raises:
         ModelError: A file is missing or not what `model.json` says.
     """
 
-    def __init__(self, directory: Path, precision: str = "auto") -> None:
+    def __init__(self, directory: Path, precision: str = "auto", remote: Optional[RemoteSettings] = None) -> None:
         described = read_model_json(directory)
         self.description = described
         self.labels: List[str] = described["labels"]
@@ -92,6 +95,15 @@ class Recognizer:
         self._fp32_lock = threading.Lock()
         if self._tie and not self._fp32_file.is_file():
             raise ModelError(f"{self._fp32_file}: missing. Train or export the model again.")
+        self.remote = self._on_servers(remote) if remote and remote.urls else None
+
+    def _on_servers(self, settings: RemoteSettings) -> RemoteGraph:
+        """The fp32 graph on servers, which know it by the fingerprint of what its outputs mean."""
+        session = self._session if self.precision == "fp32" else _load(self._fp32_file, len(self.labels))
+        probe = log_mel(_probe(), self.front_end.n_mels, self.front_end.padded)[None]
+        names = [output.name for output in session.get_outputs()]
+        expected = dict(zip(names, session.run(None, {"input_features": probe})))
+        return RemoteGraph(settings, f"spoken-intents-{self.fingerprint}", probe, expected)
 
     def logits(self, samples: np.ndarray) -> np.ndarray:
         """Logits of one utterance (float32, 16 kHz), shape (labels,).
@@ -104,11 +116,14 @@ class Recognizer:
     def _hear(self, samples: np.ndarray) -> Tuple[np.ndarray, Optional[float]]:
         """Logits, and the probability of being complete where the model has learnt it."""
         features = log_mel(samples, self.front_end.n_mels, self.front_end.padded)[None]
-        logits, *complete = self._session.run(None, {"input_features": features})
-        second, first = np.partition(logits[0], -2)[-2:]
-        if first - second < self._tie:
-            logits, *complete = self._precisely().run(None, {"input_features": features})
+        outputs = self.remote.run(features) if self.remote else None
+        logits, *complete = self._run(features) if outputs is None else outputs
         return logits[0], _sigmoid(float(complete[0][0, 0])) if complete else None
+
+    def _run(self, features: np.ndarray) -> List[np.ndarray]:
+        outputs = self._session.run(None, {"input_features": features})
+        second, first = np.partition(outputs[0][0], -2)[-2:]
+        return self._precisely().run(None, {"input_features": features}) if first - second < self._tie else outputs
 
     def _precisely(self) -> onnxruntime.InferenceSession:
         with self._fp32_lock:
@@ -147,6 +162,13 @@ def _load(file: Path, labels: int) -> onnxruntime.InferenceSession:
     if session.get_outputs()[0].shape[1] != labels:
         raise ModelError(f"{file}: has another number of outputs than {MODEL_JSON} has labels. Train the model again.")
     return session
+
+
+def _probe() -> np.ndarray:
+    """A second of a buzz that rises, and some noise: what every model says something else about."""
+    time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    buzz = sum(np.sin(2 * np.pi * k * (120 + 60 * time) * time) / k for k in range(1, 9))
+    return (0.1 * buzz + 0.005 * np.random.default_rng(0).standard_normal(len(time))).astype(np.float32)
 
 
 def _sigmoid(logit: float) -> float:
