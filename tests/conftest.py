@@ -15,7 +15,6 @@ import yaml
 
 from assistant import BIN, PROJECT, QUIET, ROOT, Assistant
 from chromium import CHROMIUM
-from services import MISSING
 from spoken_intents_training.dataset import Clip, read_clips
 
 SHARED = ROOT.parent / "shared"
@@ -55,8 +54,6 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs ../shared"))
         if item.get_closest_marker("browser") and not Path(CHROMIUM).is_file():
             item.add_marker(pytest.mark.skip(reason=f"needs Chromium at {CHROMIUM}, or where the variable CHROMIUM says"))
-        if item.get_closest_marker("services") and MISSING:
-            item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(MISSING)}: packages of Debian, see docs/scaling.md"))
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,15 @@ import psutil
 import pytest
 
 from assistant import free_port
-from services import DEPLOY, START_S, Site, running, settings, wait_until
+from services import DEPLOY, MISSING, START_S, Site, running, settings, wait_until
 from spoken_intents.audio import read_audio
 from spoken_intents.client import VoiceClient
 from spoken_intents.errors import ProtocolError
 
-pytestmark = pytest.mark.services
+pytestmark = [
+    pytest.mark.services,
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: packages of Debian, see docs/scaling.md"),
+]
 
 GREETING = ["Hey! How are you?"]
 CHEERING = ["Here is something to cheer you up:", "Did that help you?"]
