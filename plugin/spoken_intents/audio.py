@@ -33,7 +33,8 @@ def pcm16_to_float(pcm: bytes) -> np.ndarray:
 
 def float_to_pcm16(samples: np.ndarray) -> bytes:
     """Float samples as signed 16-bit little-endian PCM; what is beyond [-1, 1) is clipped."""
-    return np.clip(np.round(samples * 32768.0), -32768, 32767).astype("<i2").tobytes()
+    # np.clip takes three times as long for a window's 320 samples, of which there are 50 a second and caller.
+    return np.minimum(np.maximum(np.rint(samples * 32768.0), -32768), 32767).astype("<i2").tobytes()
 
 
 def mulaw_to_float(mulaw: bytes) -> np.ndarray:

@@ -4,6 +4,7 @@ make_vad(name) ──▶ WebRtcVad   windows of 20 ms; the default
               └──▶ SileroVad   windows of 32 ms; a small neural network
 """
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -41,7 +42,7 @@ class WebRtcVad:
 
     def is_speech(self, window: np.ndarray) -> bool:
         """Whether `window` (float32, exactly `window_samples` of them) holds speech."""
-        level_db = 10 * np.log10(np.mean(window**2) + 1e-10)
+        level_db = 10 * math.log10(float(window.dot(window)) / len(window) + 1e-10)
         speech = self._vad.is_speech(float_to_pcm16(window), SAMPLE_RATE)  # always, as it adapts
         self._loudest_db -= self.FORGOTTEN_DB
         if speech and level_db > self._loudest_db:
