@@ -12,12 +12,17 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.client import DEFAULT_URL, Message, VoiceClient
 from spoken_intents.errors import ConfigError, ProtocolError, SpokenIntentsError
 from spoken_intents.features import MAX_SAMPLES
+from spoken_intents.files import require_file, write_whole
+from spoken_intents.load import read_recordings
+from spoken_intents.load import run as run_load
+from spoken_intents.load_report import LoadSettings, Report
 from spoken_intents.microphone import Loudspeaker, Microphone, load_sounddevice
 from spoken_intents.recognizer import Recognizer
 from spoken_intents_training.cli import typed as training
@@ -119,6 +124,48 @@ async def _talk_by_mic(url: str, sender: str) -> None:
                     sending.cancel()
                     await asyncio.gather(sending, return_exceptions=True)  # what broke the line, `messages` has said
     raise ProtocolError("closed", "The server hung up.")
+
+
+@typed.command()
+def load(
+    recordings: List[Path] = typer.Argument(..., help="What is said: recordings of one utterance each, or folders of them."),
+    url: str = typer.Option(DEFAULT_URL, help="The assistant's voice WebSocket."),
+    callers: int = typer.Option(10, min=1, max=1000, help="Calls at the same time."),
+    seconds: float = typer.Option(60, min=1, max=3600, help="How long each caller speaks, now and then."),
+    ramp: float = typer.Option(5, min=0, max=600, help="Seconds in which the calls begin, one after the other."),
+    messages: str = typer.Option("telephone", help="[bold]telephone[/]: 50 a second; [bold]browser[/]: 375 small ones."),
+    late_ms: float = typer.Option(1000, min=1, help="An answer is late that begins later than this behind its turn's end."),
+    seed: int = typer.Option(0, min=0, help="Of who says what, how loud, and when."),
+    json_file: Optional[Path] = typer.Option(None, "--json", help="Write all figures here."),
+) -> None:
+    """Have many callers talk to a running assistant in real time, and say what was lost, what was late, and by how much.
+
+    Each caller speaks about 3 s in every 10, answered or not, and is right when heard as the same recording is when said
+    alone. Ends with 1 when a turn was lost or a call dropped. Run it against your own server, and on another machine than that
+    where you can: here it takes processor time from what it measures.
+
+    [dim]spoken-intents load audio/test --callers 50[/]
+    """
+    require_file("--json", json_file)
+    settings = LoadSettings(url, callers, seconds, ramp, messages, late_ms, seed)
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("Saying each recording alone", total=seconds + ramp)
+
+        def progress(gone_s: float, report: Report) -> None:
+            counts = report.counts()
+            bar.update(
+                task, completed=gone_s, description=f"{counts['said']} said, {counts['right']} right, {counts['late']} late"
+            )
+
+        report = asyncio.run(run_load(settings, read_recordings(recordings, seed), progress))
+    for table in report.tables():
+        console.print(table)
+    for problem in report.problems():
+        console.print(f"[bold yellow]{escape(problem)}[/]", highlight=False)
+    if json_file:
+        write_whole(json_file, (json.dumps(report.as_json(), indent=2) + "\n").encode())
+    if report.lost or report.dropped:
+        raise typer.Exit(1)
 
 
 class _State:

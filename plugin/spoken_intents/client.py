@@ -90,12 +90,10 @@ class VoiceClient:
     async def __aenter__(self) -> "VoiceClient":
         self._http = aiohttp.ClientSession()
         try:
-            self._socket = await self._http.ws_connect(self._url, max_msg_size=2**20)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            self._socket = await dial(self._http, self._url)
+        except SpokenIntentsError:
             await self._http.close()
-            raise SpokenIntentsError(
-                f"Nobody answers at {self._url} ({error}). Is `rasa run` up, with the voice channel?"
-            ) from None
+            raise
         self._echoes: "set[asyncio.Future[None]]" = set()
         self._reader = asyncio.create_task(self._read())
         handshake: Message = {"sample_rate": SAMPLE_RATE}
@@ -303,6 +301,18 @@ class VoiceClient:
             await self._socket.close()
         finally:
             self._keep(None)
+
+
+async def dial(http: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocketResponse:
+    """The open WebSocket of a call.
+
+    Raises:
+        SpokenIntentsError: Nobody listens at `url`.
+    """
+    try:
+        return await http.ws_connect(url, max_msg_size=2**20)
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise SpokenIntentsError(f"Nobody answers at {url} ({error}). Is `rasa run` up, with the voice channel?") from None
 
 
 def _first(answers: List[Answer]) -> Optional[Answer]:
