@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from spoken_intents import metrics
 from spoken_intents.audio import SAMPLE_RATE, StreamingResampler
 from spoken_intents.channels.protocol import Allowance
-from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, SpokenInput, recognizer_of
+from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, SpokenInput, recognizer_of, settle
 from spoken_intents.config import require
 from spoken_intents.errors import ProtocolError
 from spoken_intents.session import SessionSettings, SpokenSession
@@ -100,6 +100,7 @@ class ConnectionCall(SpokenCall):
         """Until the caller leaves, breaks the protocol, or falls silent for too long."""
         session = None
         try:
+            settle(self._request.app)
             self.admit()
             if recognizer_of(self._request.app) is None:
                 raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
