@@ -17,6 +17,7 @@ N_FFT = 400  # 25 ms
 HOP_SAMPLES = 160  # 10 ms between frames
 MAX_FRAMES = 3000  # 30 s: where Whisper's position table ends
 MAX_SAMPLES = MAX_FRAMES * HOP_SAMPLES
+BLOCK_FRAMES = 64  # transformed at a time, so that they stay in the processor's cache
 MIN_SAMPLES = 2 * HOP_SAMPLES  # one position of the encoder, and enough to mirror
 
 
@@ -55,17 +56,20 @@ def log_mel(samples: np.ndarray, n_mels: int = 80, padded: bool = False) -> np.n
     mirrored = max(len(behind) - MAX_SAMPLES, 0)  # of a full window, the last frame alone looks beyond its end
     behind[len(behind) - mirrored :] = behind[MAX_SAMPLES - mirrored - 1 : MAX_SAMPLES - 1][::-1]
     windows = np.lib.stride_tricks.sliding_window_view(around, N_FFT)[::HOP_SAMPLES]
-    spectrum = np.fft.rfft(windows * _hann(), axis=1)
-    power = spectrum.real**2 + spectrum.imag**2  # np.abs would take a root first, and most of the time
-    log = np.log10(np.maximum(_mel_filters(n_mels) @ power.T, 1e-10))
-    lowest = log.max() - 8.0
+    # The transform is in double precision, as 80 dB are kept. What follows it only adds what is positive: single is exact enough.
+    power = np.empty((touching, N_FFT // 2 + 1), dtype=np.float32)
+    for first in range(0, touching, BLOCK_FRAMES):
+        spectrum = np.fft.rfft(windows[first : first + BLOCK_FRAMES] * _hann(), axis=1)
+        power[first : first + BLOCK_FRAMES] = spectrum.real**2 + spectrum.imag**2
+    log = np.log10(np.maximum(_mel_filters(n_mels) @ power.T, np.float32(1e-10)))
+    lowest = log.max() - np.float32(8.0)
     if padded:
-        whole = np.full((n_mels, MAX_FRAMES), max(lowest, -10.0))  # the logarithm of nothing
+        whole = np.full((n_mels, MAX_FRAMES), max(lowest, -10.0), dtype=np.float32)  # the logarithm of nothing
         whole[:, : log.shape[1]] = np.maximum(log, lowest)
         log = whole
     else:
         log = np.maximum(log, lowest)[:, :frames]
-    return ((log + 4.0) / 4.0).astype(np.float32)
+    return (log + 4.0) / 4.0
 
 
 @lru_cache(maxsize=None)
@@ -75,14 +79,15 @@ def _hann() -> np.ndarray:
 
 @lru_cache(maxsize=None)
 def _mel_filters(n_mels: int) -> np.ndarray:
-    """Slaney's filters with unit area, shape (n_mels, N_FFT // 2 + 1), 0 to 8000 Hz."""
+    """Slaney's filters with unit area, float32, shape (n_mels, N_FFT // 2 + 1), 0 to 8000 Hz."""
     bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
     edges = _mel_to_hertz(np.linspace(0, _hertz_to_mel(SAMPLE_RATE / 2), n_mels + 2))
     width = np.diff(edges)
     slopes = edges[:, None] - bins[None, :]
     rising = -slopes[:-2] / width[:-1, None]
     falling = slopes[2:] / width[1:, None]
-    return np.maximum(0, np.minimum(rising, falling)) * (2.0 / (edges[2:] - edges[:-2]))[:, None]
+    filters = np.maximum(0, np.minimum(rising, falling)) * (2.0 / (edges[2:] - edges[:-2]))[:, None]
+    return filters.astype(np.float32)
 
 
 # Slaney's scale: linear to 1000 Hz (15 mel), then 27 mel for each factor of 6.4.
