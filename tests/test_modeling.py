@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import disk_that_takes
@@ -274,6 +275,25 @@ def test_weights_that_a_graph_cannot_hold_lie_beside_it(
         np.testing.assert_allclose(Recognizer(tmp_path, precision).logits(samples), logits, atol=0.02)
     export(model, tmp_path, described, [(log_mel(samples), 0)])
     assert {file.name for file in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("most_bytes_in_a_graph", [export_module.PROTOBUF_BYTES, 1000])
+@pytest.mark.parametrize("context", ["short", "padded"])
+def test_no_product_of_the_encoder_keeps_fp32_weights_in_int8(
+    context: str, most_bytes_in_a_graph: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: Any = ShortContextClassifier if context == "short" else WhisperForAudioClassification
+    monkeypatch.setattr(export_module, "PROTOBUF_BYTES", most_bytes_in_a_graph)
+    export_onnx(made(small_config()).eval(), tmp_path)
+    graph = onnx.load(tmp_path / INT8).graph
+    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    products = [weights.get(node.input[1]) for node in graph.node if node.op_type in ("MatMul", "MatMulInteger", "Conv")]
+    quantized = [weights[node.input[1]] for node in graph.node if node.op_type == "MatMulInteger"]
+    # What is left multiplies two activations (attention's scores and their values), or is a convolution.
+    left = [shape for shape in products if shape is not None and shape not in quantized]
+    assert left == ([(64, 80, 3)] if context == "short" else [(64, 80, 3), (64, 64, 3)])
+    assert quantized.count((3 * 64, 64)) == (1 if context == "short" else 0)  # the second convolution
+    assert quantized.count((64, 128)) == quantized.count((128, 64)) == 2  # each layer's
 
 
 @pytest.mark.parametrize("most_bytes_in_a_graph", [export_module.PROTOBUF_BYTES, 1000])
