@@ -30,7 +30,7 @@ check: setup      ## style and types
 	@$(PYTHON) -m mypy
 
 bench: setup      ## accuracy on the bundled test part, as a table and JSON
-	@$(PYTHON) benchmarks/bench.py accuracy
+	@$(PYTHON) benchmarks/bench.py
 
 reproduce: setup  ## the reference task: MInDS-14 en-US from openai/whisper-base.en (needs the hub, and hours or a GPU)
 	@$(PYTHON) benchmarks/reproduce.py

@@ -1,7 +1,6 @@
-"""Figures of the bundled corpus and of one classification, as tables and as JSON beside this file.
+"""Figures of the bundled corpus, as tables and as JSON beside this file: python benchmarks/bench.py
 
-python benchmarks/bench.py accuracy    # train on the bundled clips, test on the other synthesizer
-python benchmarks/bench.py speed       # milliseconds for an utterance, int8 and fp32
+Trains on the bundled clips and tests on the other synthesizer.
 """
 
 import json
@@ -12,11 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict
 
-import numpy as np
 import typer
 from rich.console import Console
 
-from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.recognizer import Recognizer
 from spoken_intents_training.dataset import Clip, read_clips, read_samples
 from spoken_intents_training.evaluate import evaluate
@@ -26,7 +23,6 @@ from spoken_intents_training.recipe import load_recipe
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent / "assistant_project"
 console = Console(highlight=False)
-app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 
 
 def machine() -> Dict[str, Any]:
@@ -38,10 +34,21 @@ def machine() -> Dict[str, Any]:
     return {
         "commit": commit,
         "machine": platform.machine(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
+        "python": platform.python_version(),
         "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
     }
+
+
+def _processor() -> str:
+    """Its name, as Linux knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def save(name: str, figures: Dict[str, Any]) -> None:
@@ -61,7 +68,6 @@ def measured(recognizer: Recognizer, clips: "list[Clip]") -> Dict[str, Any]:
     return figures
 
 
-@app.command()
 def accuracy(
     base_model: str = typer.Option("whisper-mini"),
     recipe: str = typer.Option("default"),
@@ -88,31 +94,5 @@ def accuracy(
     save(f"accuracy_{name}", {"train_seconds": seconds, "model": kept, "parity": parity, "test": figures})
 
 
-@app.command()
-def speed(model: Path = typer.Option(..., help="A model's directory."), repeats: int = typer.Option(30)) -> None:
-    """Milliseconds to classify 1 to 15 s of audio, int8 and fp32 interleaved."""
-    recognizers = {precision: Recognizer(model, precision) for precision in ("int8", "fp32")}
-    rng = np.random.default_rng(0)
-    rows = []
-    for seconds in (1, 2, 4, 8, 15):
-        samples = rng.standard_normal(seconds * SAMPLE_RATE).astype(np.float32) * 0.1
-        times: Dict[str, list] = {precision: [] for precision in recognizers}
-        for repeat in range(repeats + 3):
-            for precision, recognizer in recognizers.items():
-                milliseconds = recognizer.classify(samples).milliseconds
-                if repeat >= 3:  # warm
-                    times[precision].append(milliseconds)
-        row: Dict[str, Any] = {"seconds": seconds}
-        for precision, values in times.items():
-            row[precision] = {"median_ms": float(np.median(values)), "p95_ms": float(np.percentile(values, 95))}
-        row["fp32_over_int8"] = row["fp32"]["median_ms"] / row["int8"]["median_ms"]
-        rows.append(row)
-        console.print(
-            f"{seconds:3d} s   int8 {row['int8']['median_ms']:6.1f} ms   fp32 {row['fp32']['median_ms']:6.1f} ms   "
-            f"ratio {row['fp32_over_int8']:.2f}"
-        )
-    save("speed", {"base_model": recognizers["int8"].description["base_model"], "rows": rows})
-
-
 if __name__ == "__main__":
-    app()
+    typer.run(accuracy)

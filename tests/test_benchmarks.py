@@ -7,13 +7,19 @@ from typing import Any, List, Tuple
 
 import bench
 import calls
+import classify
 import endpoints
+import limit
 import numpy as np
+import peers
 import pytest
+import shapes
 import tables
+import timing
 import torch
 import trials
 import typer
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import WhisperConfig
 from variants import VARIANTS, VARIATIONS, _Varied, blank_out, poolings, tried
 
@@ -251,3 +257,76 @@ def test_phantoms_are_what_is_taken_for_a_turn_where_nobody_speaks() -> None:
     assert found(0.9) == {"seconds": 5.5, "begun": 1, "turns": 1, "an_hour": round(3600 / 5.5, 1), "sure": 1}
     assert found(0.6) == {"seconds": 5.5, "begun": 1, "turns": 1, "an_hour": round(3600 / 5.5, 1), "sure": 0}
     assert found(0.1) == {"seconds": 5.5, "begun": 1, "turns": 0, "an_hour": 0.0, "sure": 0}
+
+
+# ------------------------------------------------------------ one utterance
+
+
+def test_classifying_is_measured_in_the_same_rounds_for_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limit, "SIZES", [(16, 16, 16)])
+    monkeypatch.setattr(limit, "SECONDS", 0.0005)
+    monkeypatch.setattr(classify, "SHAPES", {"small": (64, 1, 2)})
+    monkeypatch.setattr(classify, "PROFILED", 2)
+    figures = json.loads(json.dumps(classify.measured(["small"], (0.5, 1), repeats=3)))
+    assert [(row["shape"], row["seconds"]) for row in figures["rows"]] == [("small", 0.5), ("small", 1)]
+    for row in figures["rows"]:
+        assert set(row["times"]) == {"int8", "fp32", "pipeline", "sliced", "int8 matrices", "fp32 matrices"}
+        assert all(times["n"] == 3 and 0 < times["median_ms"] <= times["p95_ms"] for times in row["times"].values())
+        median = row["times"]["int8"]["median_ms"]
+        assert row["int8_faster_than"]["pipeline"] == pytest.approx(row["times"]["pipeline"]["median_ms"] / median)
+        assert row["share_of_limit"]["int8"] == pytest.approx(row["limit_ms"]["int8"] / median)
+    assert {(found["shape"], found["precision"]) for found in figures["profiles"]} == {("small", "int8"), ("small", "fp32")}
+    for found in figures["profiles"]:
+        shares = [*found["by_operator"].values()]
+        assert sum(shares) == pytest.approx(1) and shares == sorted(shares, reverse=True) and "Conv" in found["by_operator"]
+    assert figures["limits"]["fp32"]["billions_a_second"] > 0 and figures["limits"]["int8"]["library"]
+
+
+def test_multiply_adds_are_those_of_torchs_own_count() -> None:
+    config = shapes.config_of((64, 2, 2))
+    model = shapes.sliced(shapes.stock_model(config), 2 * SAMPLE_RATE).encoder
+    model.config._attn_implementation = "eager"  # whose products the counter sees
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 80, 200))
+    assert shapes.multiply_adds(config, 2 * SAMPLE_RATE) == counter.get_total_flops() // 2
+
+
+def test_stock_torch_with_its_window_cut_is_the_same_model() -> None:
+    """On a clip of a whole window, the only length at which both can be asked."""
+    config = shapes.config_of((64, 1, 2))
+    stock = shapes.stock_model(config)
+    features = torch.from_numpy(log_mel(shapes.speech_like(30)))[None]
+    with torch.no_grad():
+        assert torch.equal(shapes.sliced(stock, 30 * SAMPLE_RATE)(features).logits, stock(features).logits)
+
+
+def test_rounds_that_warm_up_do_not_count_and_everybody_has_his_turn_in_each() -> None:
+    calls: List[str] = []
+
+    def contender(name: str) -> Any:
+        def once() -> float:
+            calls.append(name)
+            return 1000.0 if calls.count(name) <= timing.WARM else 1.0 + calls.count(name) % 2
+
+        return once
+
+    times = timing.interleaved({name: contender(name) for name in "abc"}, repeats=5)
+    assert all(found == {"median_ms": pytest.approx(2.0), "p95_ms": pytest.approx(2.0), "n": 5} for found in times.values())
+    rounds = ["".join(calls[start : start + 3]) for start in range(0, len(calls), 3)]
+    assert len(rounds) == 5 + timing.WARM and all(sorted(order) == ["a", "b", "c"] for order in rounds) and len(set(rounds)) > 1
+
+
+def test_a_peers_environment_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "FOLDER", tmp_path / "peers")
+    monkeypatch.setattr(peers, "ROOT", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(peers.PeersMissing, match="needs uv"):
+        peers.environment()
+    uv = tmp_path / "uv"
+    uv.write_text("#!/bin/sh\necho the registry does not answer >&2\nexit 2\n")
+    uv.chmod(0o755)
+    with pytest.raises(peers.PeersMissing, match="uv venv failed: the registry does not answer"):
+        peers.environment()
+    (tmp_path / "peers/venv").mkdir(parents=True)
+    (tmp_path / "peers/venv/made-from.txt").write_text(peers.PINNED.read_text())
+    assert peers.environment() == tmp_path / "peers/venv/bin/python"
