@@ -118,8 +118,8 @@ def test_mulaws_error_is_bounded_by_the_size_of_the_sample() -> None:
 
 
 def test_mulaw_beyond_the_range_is_clipped_not_wrapped() -> None:
-    loud = np.array([7.0, -7.0, 1.0, -1.0], dtype=np.float32)
-    assert (mulaw_to_float(float_to_mulaw(loud)) * 32768).tolist() == [32124, -32124, 32124, -32124]
+    loud = np.array([7.0, -7.0, 1.0, -1.0, 1e9, -1e9], dtype=np.float32)
+    assert (mulaw_to_float(float_to_mulaw(loud)) * 32768).tolist() == [32124, -32124] * 3
 
 
 def test_no_mulaw_bytes_are_no_samples() -> None:

@@ -3,6 +3,7 @@
 Inside the project audio is float32, mono, 16 kHz, -1 to 1. Every other form is converted here and only here.
 """
 
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Union
 
@@ -33,25 +34,40 @@ def pcm16_to_float(pcm: bytes) -> np.ndarray:
 
 def float_to_pcm16(samples: np.ndarray) -> bytes:
     """Float samples as signed 16-bit little-endian PCM; what is beyond [-1, 1) is clipped."""
-    # np.clip takes three times as long for a window's 320 samples, of which there are 50 a second and caller.
-    return np.minimum(np.maximum(np.rint(samples * 32768.0), -32768), 32767).astype("<i2").tobytes()
+    scaled = samples * 32768.0
+    np.rint(scaled, out=scaled)
+    np.minimum(scaled, 32767, out=scaled)  # np.clip takes ten times as long for the 20 ms of a message
+    np.maximum(scaled, -32768, out=scaled)
+    return scaled.astype("<i2").tobytes()
 
 
 def mulaw_to_float(mulaw: bytes) -> np.ndarray:
     """G.711 µ-law, one byte a sample, as float32 in (-1, 1), shape (samples,)."""
-    codes = ~np.frombuffer(mulaw, dtype=np.uint8)
+    return _expanded()[np.frombuffer(mulaw, dtype=np.uint8)]
+
+
+def float_to_mulaw(samples: np.ndarray) -> bytes:
+    """Float samples as G.711 µ-law, one byte a sample; what is beyond the loudest code is clipped."""
+    return _compressed()[np.frombuffer(float_to_pcm16(samples), dtype="<u2")].tobytes()
+
+
+@lru_cache(maxsize=None)
+def _expanded() -> np.ndarray:
+    """The sample of every µ-law code, float32, shape (256,)."""
+    codes = ~np.arange(256, dtype=np.uint8)
     exponents, mantissas = (codes >> 4) & 7, (codes & 15).astype(np.int32)
     magnitudes = (((mantissas << 3) + MULAW_BIAS) << exponents) - MULAW_BIAS
     return (np.where(codes & 128, -magnitudes, magnitudes) / 32768.0).astype(np.float32)
 
 
-def float_to_mulaw(samples: np.ndarray) -> bytes:
-    """Float samples as G.711 µ-law, one byte a sample; what is beyond the loudest code is clipped."""
-    pcm = np.round(samples * 32768.0).astype(np.int32)
+@lru_cache(maxsize=None)
+def _compressed() -> np.ndarray:
+    """The µ-law code of every 16-bit sample, read as an unsigned number; uint8, shape (65536,)."""
+    pcm = np.arange(2**16, dtype=np.uint16).view(np.int16).astype(np.int32)
     biased = np.minimum(np.abs(pcm), MULAW_CLIP) + MULAW_BIAS
     exponents = np.floor(np.log2(biased)).astype(np.int32) - 7
     codes = (exponents << 4) | ((biased >> (exponents + 3)) & 15) | np.where(pcm < 0, 128, 0)
-    return (~codes.astype(np.uint8)).tobytes()
+    return ~codes.astype(np.uint8)
 
 
 def read_audio(source: Union[str, Path, BinaryIO], max_seconds: float, name: str = "") -> np.ndarray:
