@@ -496,13 +496,17 @@ def test_no_speech_is_what_is_likelier_than_every_intent() -> None:
     assert not Recognition((("a", 0.3), ("b", 0.3)), 0.4, "", 0.0).is_speech
 
 
-def test_many_threads_hear_the_same_as_one(artefact: Path) -> None:
-    recognizer = Recognizer(artefact, "fp32")
-    clips = [samples_of(0.3 + 0.1 * i, i) for i in range(12)]
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_clip_is_heard_the_same_whatever_is_heard_beside_it(artefact: Path, precision: str) -> None:
+    """To the bit: in int8, too, whose one scale for a whole tensor would tie clips together that share a batch."""
+    recognizer = Recognizer(artefact, precision)
+    loudness = (1.0, 0.001, 0.1)  # clips that would ask for other scales
+    clips = [loudness[i % 3] * samples_of(0.3 + 0.1 * i, i) for i in range(11)] + [samples_of(0.5, 0), samples_of(0.5, 1)]
     one_by_one = [recognizer.classify(clip).ranking for clip in clips]
     with ThreadPoolExecutor(4) as pool:
         together = [recognition.ranking for recognition in pool.map(recognizer.classify, clips)]
     assert together == one_by_one
+    assert len(set(together)) == len(clips)
 
 
 @pytest.mark.parametrize("samples", [0, 319, 30 * SAMPLE_RATE + 1])

@@ -262,17 +262,18 @@ def test_rasa_train_says_what_it_does(spoken_project: Path) -> None:
 
 FRESH = """
 import sys
-for name in ("torch", "transformers", "onnx", "datasets", "accelerate"):
+for name in ("torch", "transformers", "onnx", "datasets", "accelerate", "spoken_intents_training"):
     sys.modules[name] = None  # an import of it would raise
 import asyncio, json
 from pathlib import Path
 from rasa.core.agent import Agent
+import spoken_intents.channels.twilio, spoken_intents.channels.voice
 agent = Agent.load(sys.argv[1])
 print("\\n" + json.dumps(asyncio.run(agent.parse_message("audio/deny/1.ogg"))["intent_ranking"]))
 """
 
 
-def test_a_fresh_process_without_torch_hears_the_same(server: Assistant, spoken_project: Path) -> None:
+def test_a_fresh_process_without_torch_or_the_training_package_hears_the_same(server: Assistant, spoken_project: Path) -> None:
     model = next((spoken_project / "models").glob("*.tar.gz"))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FRESH, str(model)], cwd=spoken_project, capture_output=True, text=True, timeout=180
