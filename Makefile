@@ -1,5 +1,5 @@
 # One verb for each job. `make demo` is the place to begin.
-.PHONY: setup demo demo-short talk test test-all test-assistant check bench reproduce corpus lock clean
+.PHONY: setup demo demo-short talk test test-all test-assistant check bench bench-quick reproduce corpus lock clean
 
 PYTHON := .venv/bin/python
 
@@ -29,8 +29,17 @@ check: setup      ## style and types
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 
-bench: setup      ## accuracy on the bundled test part, as a table and JSON
+bench: setup      ## every figure that needs nothing but this project: tables, and JSON in benchmarks/results (an hour)
 	@$(PYTHON) benchmarks/bench.py
+	@$(PYTHON) benchmarks/front_end.py
+	@$(PYTHON) benchmarks/classify.py --peers
+	@$(PYTHON) benchmarks/training.py speed
+	@$(PYTHON) benchmarks/start.py
+	@$(PYTHON) benchmarks/calls.py answers
+
+bench-quick: setup ## the front end, and one classification against the alternatives: two minutes, ends with the ratios
+	@$(PYTHON) benchmarks/front_end.py --quick
+	@$(PYTHON) benchmarks/classify.py --quick
 
 reproduce: setup  ## the reference task: MInDS-14 en-US from openai/whisper-base.en (needs the hub, and hours or a GPU)
 	@$(PYTHON) benchmarks/reproduce.py

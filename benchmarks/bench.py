@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Dict
@@ -22,7 +23,7 @@ from spoken_intents_training.recipe import load_recipe
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent / "assistant_project"
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)  # a log takes whole tables
 
 
 def machine() -> Dict[str, Any]:

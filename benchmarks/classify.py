@@ -40,6 +40,7 @@ CONTENDERS = {
     "transcribing": "faster-whisper of the same size, int8, greedy, 12 tokens; then Rasa's DIET on the text",
 }
 CERTAIN = 5  # times as fast as the pipeline at 4 s, where it pads 7 times as much: less means that something is broken
+PRECISIONS = ("int8", "fp32")
 THREADS = os.cpu_count() or 1
 PROFILED = 20  # runs
 
@@ -76,14 +77,14 @@ def measured(names: List[str], lengths: Tuple[float, ...], repeats: int, peers: 
     """Every figure: rows by shape and length, the matrix products that are the limit, where our time goes by operator."""
     torch.set_num_threads(THREADS)
     transformers.logging.set_verbosity_error()
-    limits = {precision: fastest(precision, THREADS) for precision in ("fp32", "int8")}
+    limits = {precision: fastest(precision, THREADS) for precision in PRECISIONS}
     rows: List[Dict[str, Any]] = []
     profiles: List[Dict[str, Any]] = []
     for name in names:
         config = config_of(SHAPES[name])
         with tempfile.TemporaryDirectory() as folder:
             write_artefact(config, Path(folder))
-            ours = {precision: Recognizer(Path(folder), precision) for precision in ("int8", "fp32")}
+            ours = {precision: Recognizer(Path(folder), precision) for precision in PRECISIONS}
             stock = stock_model(config)
             for seconds in lengths:
                 samples = speech_like(seconds)
@@ -136,7 +137,7 @@ def row(name: str, seconds: float, config: WhisperConfig, times: Dict[str, Any],
     needed = multiply_adds(config, int(seconds * SAMPLE_RATE))
     median = {contender: values["median_ms"] for contender, values in times.items()}
     allowed = {
-        precision: needed * median[f"{precision} matrices"] / limits[precision]["multiply_adds"] for precision in ("int8", "fp32")
+        precision: needed * median[f"{precision} matrices"] / limits[precision]["multiply_adds"] for precision in PRECISIONS
     }
     return {
         "shape": name,
@@ -176,7 +177,7 @@ def table(rows: List[Dict[str, Any]], left_out: Dict[str, str]) -> None:
     for row in rows:
         times = [row["times"].get(name) for name in CONTENDERS]
         cells = [f"{found['median_ms']:.1f} ({found['p95_ms']:.1f})" if found else "left out" for found in times]
-        limits = (f"{row['limit_ms'][precision]:.1f}" for precision in ("int8", "fp32"))
+        limits = (f"{row['limit_ms'][precision]:.1f}" for precision in PRECISIONS)
         out.add_row(row["shape"].replace("whisper-", ""), f"{row['seconds']:g}", *cells, *limits)
     console.print(out)
     for name, meaning in CONTENDERS.items():
@@ -195,13 +196,13 @@ def ratios(rows: List[Dict[str, Any]]) -> None:
     """What it comes to at 4 s."""
     for row in rows:
         if row["seconds"] == 4:
-            for precision in ("int8", "fp32"):
+            for precision in PRECISIONS:
                 faster = row[f"{precision}_faster_than"]
                 others = ", ".join(
-                    f"{faster[name]:.1f} times {name}" for name in CONTENDERS if name in faster and name != precision
+                    f"{faster[name]:.1f} times {name}" for name in CONTENDERS if name in faster and name not in PRECISIONS
                 )
                 share = row["share_of_limit"][precision]
-                console.print(f"{row['shape']}, 4 s: {precision} is as fast as {others}; {share:.0%} of its limit")
+                console.print(f"{row['shape']}, 4 s: {precision} has the speed of {others}, and {share:.0%} of its limit's")
 
 
 if __name__ == "__main__":

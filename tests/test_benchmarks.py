@@ -9,11 +9,13 @@ import bench
 import calls
 import classify
 import endpoints
+import front_end
 import limit
 import numpy as np
 import peers
 import pytest
 import shapes
+import start
 import tables
 import timing
 import torch
@@ -330,3 +332,30 @@ def test_a_peers_environment_that_cannot_be_made_is_said(tmp_path: Path, monkeyp
     (tmp_path / "peers/venv").mkdir(parents=True)
     (tmp_path / "peers/venv/made-from.txt").write_text(peers.PINNED.read_text())
     assert peers.environment() == tmp_path / "peers/venv/bin/python"
+
+
+def test_the_front_ends_microseconds_are_for_one_second_of_audio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_end, "interleaved", lambda steps, _: {name: {**TOOK, "n": bool(steps[name]())} for name in steps})
+    figures = front_end.measured(4, 1)
+    median = {row["step"]: row["median_us"] for row in figures["rows"]}
+    assert median["webrtcvad"] == median["message: JSON, base64"] == median["log-mel"] == 2.0 * 1000 / 4
+    assert all(row["n"] and row["p95_us"] == 2 * row["median_us"] for row in figures["rows"])
+    longer = {row["step"]: row["median_us"] for row in front_end.measured(8, 1)["rows"]}
+    assert longer["webrtcvad"] == 2.0 * 1000 / 8, "all of the 8 s are given in pieces"
+    assert longer["log-mel"] == 2.0 * 1000 / 4, "utterances are of 4 s"
+
+
+TOOK = {"median_ms": 2.0, "p95_ms": 4.0}
+
+
+def test_imports_are_told_apart_by_who_brings_them() -> None:
+    """json stands for Rasa; wave and json are ours, of which json is there already."""
+    rasa, ours = start.imported("import json.tool", "import wave, json")
+    assert {"json", "argparse"} <= rasa.keys() and "wave" not in rasa
+    assert "wave" in ours and "json" not in ours
+    assert start.by_package("import time:  300 |  900 | a.b\nimport time: 1000 | 1000 |   c\nimport time:  50 | 2 | a\n") == {
+        "c": 0.001, "a": 0.00035,
+    }  # fmt: skip
+    assert start.median([{"a": 1.0, "b": 5.0}, {"a": 3.0}, {"a": 2.0, "b": 6.0}]) == {"b": 5.0, "a": 2.0}
+    with pytest.raises(RuntimeError, match="no_such_package"):
+        start.imported("import no_such_package", "")
