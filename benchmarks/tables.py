@@ -1,4 +1,4 @@
-"""Prints the tables of docs/training.md and docs/turns.md, in Markdown, from the JSON in results/.
+"""Prints the tables of docs/training.md, docs/turns.md and docs/performance.md, in Markdown, from the JSON in results/.
 
 python benchmarks/tables.py
 """
@@ -65,7 +65,7 @@ def ablation(name: str) -> None:
 
 
 def main() -> None:
-    """Prints the tables of docs/training.md and docs/turns.md, in Markdown, from the JSON in results/."""
+    """Prints the tables of docs/training.md, docs/turns.md and docs/performance.md."""
     probes()
     for name in ("ablation_an4", "ablation_an4_all", "ablation_coffee"):
         ablation(name)
@@ -79,6 +79,9 @@ def main() -> None:
         print()
     bases()
     endpoints()
+    for performance in (classify, front_end, start):
+        performance()
+        print()
 
 
 def endpoints() -> None:
@@ -99,6 +102,50 @@ def _endpoint(row: Optional[Dict[str, Any]]) -> str:
     delay = f", {row['median_ms']:.0f} ({row['p95_ms']:.0f})" if row["median_ms"] is not None else ""
     never = f", {row['never_ended']} never" if row["never_ended"] else ""
     return f"{row['cut_off']:.1%}{delay}{never}"
+
+
+def results(name: str) -> Dict[str, Any]:
+    """One file of results; without rows where it was not measured yet."""
+    file = HERE / "results" / f"{name}.json"
+    return json.loads(file.read_text()) if file.is_file() else {"rows": []}
+
+
+def classify() -> None:
+    """Milliseconds to classify an utterance, and how many times as fast as each other way ours is in int8."""
+    found = results("classify")
+    names = ["int8", "fp32", *(name for name in ("pipeline", "sliced", "transcribing") if name not in found.get("left_out", {}))]
+    others = names[2:]
+    heads = [*(f"{name}, ms" for name in names), *(f"int8 to {name}" for name in others), "limit int8", "limit fp32"]
+    print(f"| shape | s | {' | '.join(heads)} |\n|---|---|{'---|' * len(heads)}")
+    for row in found["rows"]:
+        times = (f"{row['times'][name]['median_ms']:.1f} ({row['times'][name]['p95_ms']:.1f})" for name in names)
+        faster = (f"{row['int8_faster_than'][name]:.1f}" for name in others)
+        shares = (f"{row['limit_ms'][name]:.1f} ms, {row['share_of_limit'][name]:.0%}" for name in ("int8", "fp32"))
+        print(f"| {row['shape'].replace('whisper-', '')} | {row['seconds']:g} | {' | '.join([*times, *faster, *shares])} |")
+    print()
+    for profile in found.get("profiles", []):
+        parts = ", ".join(f"{operator} {share:.0%}" for operator, share in [*profile["by_operator"].items()][:6])
+        print(f"- {profile['shape'].replace('whisper-', '')}, {profile['precision']}, {profile['seconds']} s: {parts}")
+
+
+def front_end() -> None:
+    """Microseconds for a second of audio."""
+    print("| step | in pieces of | µs for 1 s |\n|---|---|---|")
+    for row in results("front_end")["rows"]:
+        print(f"| {row['step']} | {row['pieces']} | {row['median_us']:,.0f} ({row['p95_us']:,.0f}) |")
+
+
+def start() -> None:
+    """Seconds until the assistant hears, its first turns, and the imports that take longest."""
+    found = results("start")
+    if "medians" in found:
+        ready, first, second = (found["medians"][name] for name in ("ready_s", "first_turn_ms", "second_turn_ms"))
+        print(f"Ready after {ready:.1f} s; first turn {first:.0f} ms, second {second:.0f} ms.\n")
+        print("| package | s |\n|---|---|")
+        for package, seconds in [*found["imports_s"]["rasa"].items()][:6]:
+            print(f"| {package} | {seconds:.2f} |")
+        sums = {part: sum(found["imports_s"][part].values()) for part in ("rasa", "ours_on_top")}
+        print(f"| all of Rasa's | {sums['rasa']:.2f} |\n| ours on top | {sums['ours_on_top']:.2f} |")
 
 
 def bases() -> None:

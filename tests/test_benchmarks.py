@@ -359,3 +359,36 @@ def test_imports_are_told_apart_by_who_brings_them() -> None:
     assert start.median([{"a": 1.0, "b": 5.0}, {"a": 3.0}, {"a": 2.0, "b": 6.0}]) == {"b": 5.0, "a": 2.0}
     with pytest.raises(RuntimeError, match="no_such_package"):
         start.imported("import no_such_package", "")
+
+
+def test_tables_of_performance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(tables, "HERE", tmp_path)
+    (tmp_path / "results").mkdir()
+    times = {
+        name: {"median_ms": took, "p95_ms": 2 * took} for name, took in (("int8", 40.0), ("fp32", 70.0), ("pipeline", 1000.0))
+    }
+    row = {
+        "shape": "whisper-base.en", "seconds": 4, "times": {**times, "sliced": times["fp32"]},
+        "int8_faster_than": {"pipeline": 25.0, "sliced": 1.75}, "limit_ms": {"int8": 10.0, "fp32": 35.0},
+        "share_of_limit": {"int8": 0.25, "fp32": 0.5},
+    }  # fmt: skip
+    profiles = [{"shape": "whisper-base.en", "precision": "int8", "seconds": 4, "by_operator": {"MatMul": 0.7, "Gelu": 0.3}}]
+    files = {
+        "classify": {"rows": [row], "profiles": profiles, "left_out": {"transcribing": "no uv"}},
+        "front_end": {"rows": [{"step": "log-mel", "pieces": "4 s", "median_us": 1234.0, "p95_us": 2000.0}]},
+        "start": {
+            "medians": {"ready_s": 20.0, "first_turn_ms": 90.0, "second_turn_ms": 30.0},
+            "imports_s": {"rasa": {"tensorflow": 5.0, "rasa": 1.0}, "ours_on_top": {"onnxruntime": 0.1}},
+        },
+    }
+    for name, found in files.items():
+        (tmp_path / "results" / f"{name}.json").write_text(json.dumps(found))
+    tables.main()
+    said = capsys.readouterr().out
+    assert (
+        "| base.en | 4 | 40.0 (80.0) | 70.0 (140.0) | 1000.0 (2000.0) | 70.0 (140.0) | 25.0 | 1.8 | 10.0 ms, 25% | 35.0 ms, 50% |"
+        in said
+    )
+    assert "transcribing" not in said and "- base.en, int8, 4 s: MatMul 70%, Gelu 30%" in said
+    assert "| log-mel | 4 s | 1,234 (2,000) |" in said
+    assert "Ready after 20.0 s; first turn 90 ms" in said and "| all of Rasa's | 6.00 |\n| ours on top | 0.10 |" in said
