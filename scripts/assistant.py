@@ -91,6 +91,11 @@ class Assistant:
     def voice(self) -> str:
         return f"ws://127.0.0.1:{self.port}/webhooks/voice/websocket"
 
+    @property
+    def pid(self) -> int:
+        """Rasa's process."""
+        return self._processes[-1].pid
+
     def __enter__(self) -> "Assistant":
         self._folder = tempfile.TemporaryDirectory()
         self.log = Path(self._folder.name) / "log.txt"
