@@ -157,6 +157,16 @@ def test_what_went_wrong_is_counted(intents: Tuple[str, ...], counted: Any, monk
     assert report.counts() == {**none, **counted}
 
 
+def test_why_an_utterance_was_lost_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def reject(socket: web.WebSocketResponse, received: List[str]) -> None:
+        if len(received) == 75:
+            await socket.send_str(json.dumps({"trace_event": "non_speech", "confidence": 0.9}))
+
+    report = under_load(Scripted(reject), monkeypatch, callers=1, seconds=2)
+    assert report.lost == 1
+    assert report.problems()[0].startswith("1 utterances were taken for noise")
+
+
 def test_a_turn_that_nobody_said_is_double(monkeypatch: pytest.MonkeyPatch) -> None:
     async def phantom(socket: web.WebSocketResponse, received: List[str]) -> None:
         if len(received) == 3:

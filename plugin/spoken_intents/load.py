@@ -28,6 +28,7 @@ from spoken_intents.errors import DataError, SpokenIntentsError
 from spoken_intents.load_report import LoadSettings, Report, Said, Take, Wire
 
 SPEAKING = 0.3  # of the time: 3 s in every 10
+PAUSE_S = 5.0  # at least, about, behind each utterance: people hear the answer before they go on
 GAINS_DB = (0.0, -6.0, -12.0)  # how loud a caller is
 NOISE = 1e-3  # of full scale: what a quiet line sounds like
 NOISE_S = 5.0  # then it begins again
@@ -184,7 +185,7 @@ class _Caller:
             begin_ms, speech_end_ms, end_ms = (1000 * seconds * at for at in (begin, begin + take.speech_ends + 1, end))
             call.say(Said(take, begin_ms, speech_end_ms, end_ms))
             yield from take.messages
-            quiet = int(len(take.messages) * (1 / SPEAKING - 1) * rng.uniform(0.7, 1.3))
+            quiet = int(max(PAUSE_S / seconds, len(take.messages) * (1 / SPEAKING - 1)) * rng.uniform(0.7, 1.3))
         for message in itertools.islice(silence, max(0, last - before) + int(PATIENCE_S / seconds)):
             if call.answered:
                 return
@@ -270,6 +271,8 @@ class _Call:
                 self._refusal = message["error"]["code"]
             elif message.get("hangup"):
                 self._hung_up = True
+            elif message.get("trace_event") in ("non_speech", "ignored"):
+                self._report.rejected += 1
 
     def _end(self, final: Message) -> None:
         """The end of a turn: which utterance it was made of, and how long that took."""

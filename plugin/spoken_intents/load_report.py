@@ -123,6 +123,7 @@ class Report:
 
     Attributes:
         uncalled: Turns that the server made of what nobody said.
+        rejected: Utterances that the server took for noise, or for an "uh-huh" over the bot's speech.
         dropped: Why calls ended before their time, and how many.
         lag_ms: The generator's own lateness: by how much the latest message of each caller's each second was sent late.
     """
@@ -130,6 +131,7 @@ class Report:
     settings: LoadSettings
     said: List[Said] = field(default_factory=list)
     uncalled: int = 0
+    rejected: int = 0
     dropped: "Counter[str]" = field(default_factory=Counter)
     lag_ms: List[float] = field(default_factory=list)
 
@@ -163,6 +165,8 @@ class Report:
         """What makes the figures worse than they look, a sentence each."""
         dropped = ", ".join(f"{reason} ({count})" for reason, count in self.dropped.items())
         said = [f"Calls that ended before their time: {dropped}."] if dropped else []
+        if self.rejected:
+            said.append(f"{self.rejected} utterances were taken for noise, or for an uh-huh over the bot's speech.")
         if not self.kept_pace:
             said.append(
                 "The callers could not keep pace: the figures are theirs as much as the server's. Take fewer, or another machine."
@@ -200,6 +204,7 @@ class Report:
         return {
             **settings,
             "counts": self.counts(),
+            "rejected": self.rejected,
             "dropped_calls": dict(self.dropped),
             "ahead": float(np.mean([said.turns[0].get("ahead", False) for said in self.said if said.turns] or [0.0])),
             "kept_pace": self.kept_pace,
