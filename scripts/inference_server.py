@@ -15,6 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, List
 
@@ -105,11 +106,11 @@ class InferenceServer:
     def stop(self) -> None:
         """Ends the server, if it runs."""
         self._process.send_signal(signal.SIGINT)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # whatever it started and left: Triton's own Python, at times
+        self._process.wait()
         for left in Path("/dev/shm").glob(f"pytrtion{self._process.pid}-*"):  # by Triton, most times; spelt so
             left.unlink()
 
