@@ -1,5 +1,8 @@
 """Our log-mel against Whisper's own, frame by frame."""
 
+import os
+import subprocess
+import sys
 from typing import Dict, List
 
 import numpy as np
@@ -161,3 +164,27 @@ def test_the_front_end_is_whispers(extractors: Dict[int, WhisperFeatureExtractor
     assert front_end.hop_samples == extractor.hop_length
     assert MAX_FRAMES == extractor.nb_max_frames
     assert not front_end.padded
+
+
+IDLE = """
+import time
+import numpy as np
+from spoken_intents.features import log_mel
+
+used = []
+for _ in range(10):
+    log_mel(np.ones(64_000, dtype=np.float32), N_MELS)
+    before = time.process_time()
+    time.sleep(0.05)
+    used.append(time.process_time() - before)
+print(min(used))
+"""
+
+
+@pytest.mark.parametrize("n_mels", [80, 128])
+def test_no_thread_of_its_own_works_on_when_it_is_done(n_mels: int) -> None:
+    """OpenBLAS's would spin: 20 ms of every core for each utterance, next to everybody else's calls."""
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    code = IDLE.replace("N_MELS", str(n_mels))
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.005

@@ -17,7 +17,9 @@ N_FFT = 400  # 25 ms
 HOP_SAMPLES = 160  # 10 ms between frames
 MAX_FRAMES = 3000  # 30 s: where Whisper's position table ends
 MAX_SAMPLES = MAX_FRAMES * HOP_SAMPLES
-BLOCK_FRAMES = 64  # transformed at a time, so that they stay in the processor's cache
+# Frames are transformed in blocks that stay in the processor's cache, and whose product with the filters OpenBLAS does in this
+# thread: of larger ones it has its own threads do a part, which then spin on every core for ten times as long as all of this takes.
+BLOCK_PRODUCTS = 2**18  # multiply-adds
 MIN_SAMPLES = 2 * HOP_SAMPLES  # one position of the encoder, and enough to mirror
 
 
@@ -57,11 +59,13 @@ def log_mel(samples: np.ndarray, n_mels: int = 80, padded: bool = False) -> np.n
     behind[len(behind) - mirrored :] = behind[MAX_SAMPLES - mirrored - 1 : MAX_SAMPLES - 1][::-1]
     windows = np.lib.stride_tricks.sliding_window_view(around, N_FFT)[::HOP_SAMPLES]
     # The transform is in double precision, as 80 dB are kept. What follows it only adds what is positive: single is exact enough.
-    power = np.empty((touching, N_FFT // 2 + 1), dtype=np.float32)
-    for first in range(0, touching, BLOCK_FRAMES):
-        spectrum = np.fft.rfft(windows[first : first + BLOCK_FRAMES] * _hann(), axis=1)
-        power[first : first + BLOCK_FRAMES] = spectrum.real**2 + spectrum.imag**2
-    log = np.log10(np.maximum(_mel_filters(n_mels) @ power.T, np.float32(1e-10)))
+    mel = np.empty((n_mels, touching), dtype=np.float32)
+    block = BLOCK_PRODUCTS // (n_mels * (N_FFT // 2 + 1))
+    for first in range(0, touching, block):
+        spectrum = np.fft.rfft(windows[first : first + block] * _hann(), axis=1)
+        power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+        mel[:, first : first + block] = _mel_filters(n_mels) @ power.T
+    log = np.log10(np.maximum(mel, np.float32(1e-10)))
     lowest = log.max() - np.float32(8.0)
     if padded:
         whole = np.full((n_mels, MAX_FRAMES), max(lowest, -10.0), dtype=np.float32)  # the logarithm of nothing
