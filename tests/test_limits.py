@@ -210,9 +210,12 @@ class Deaf:
         assert b" 101 " in await self._loop.sock_recv(self.socket, 4096)
         return self
 
-    async def send(self, payload: bytes, opcode: int = 1, times: int = 1) -> None:
-        frame = bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload  # masked by zeros
-        await self._loop.sock_sendall(self.socket, frame * times)
+    @staticmethod
+    def frame(payload: bytes, opcode: int) -> bytes:
+        return bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload  # masked by zeros
+
+    async def send(self, payload: bytes, opcode: int = 1) -> None:
+        await self._loop.sock_sendall(self.socket, self.frame(payload, opcode))
 
 
 def server_side(app: Sanic, client: Deaf) -> Any:
@@ -262,13 +265,13 @@ def test_pings_of_a_client_that_reads_nothing_do_not_pile_up() -> None:
         async with serving(channel, rasa=rasa, ear=EAR) as app, aiohttp.ClientSession() as http:
             deaf = await Deaf().connect(app.ctx.port)
             await deaf.send(b"x" * 100, opcode=9)
-            transport = server_side(app, deaf).transport
-            while transport.get_write_buffer_size() < connection.FULL_BYTES:
-                await deaf.send(b"x" * 100, opcode=9, times=100)
+            transport, pings = server_side(app, deaf).transport, Deaf.frame(b"x" * 100, 9) * 1000
+            deaf.socket.settimeout(PATIENCE_S)
+            while transport.get_write_buffer_size() < connection.FULL_BYTES:  # sockets have room, too
+                await asyncio.to_thread(deaf.socket.sendall, pings)
             before = len(asyncio.all_tasks())
-            for _ in range(200):
-                await deaf.send(b"x" * 100, opcode=9, times=100)
-            await asyncio.sleep(0)
+            for _ in range(40):
+                await asyncio.to_thread(deaf.socket.sendall, pings)
             assert len(asyncio.all_tasks()) < before + 20
             assert transport.get_write_buffer_size() < 2 * connection.FULL_BYTES
             async with http.ws_connect(f"ws://127.0.0.1:{app.ctx.port}/webhooks/voice/websocket", autoping=False) as reads:
