@@ -35,7 +35,9 @@ bench: setup      ## every figure that needs nothing but this project: tables, a
 	@$(PYTHON) benchmarks/classify.py --peers
 	@$(PYTHON) benchmarks/training.py speed
 	@$(PYTHON) benchmarks/start.py
-	@$(PYTHON) benchmarks/calls.py answers
+	@$(PYTHON) benchmarks/calls.py answers --project runs/base_shaped
+	@$(PYTHON) benchmarks/load.py runs/base_shaped
+	@$(PYTHON) benchmarks/memory.py runs/base_shaped
 
 bench-quick: setup ## the front end, and one classification against the alternatives: two minutes, ends with the ratios
 	@$(PYTHON) benchmarks/front_end.py --quick

@@ -16,6 +16,7 @@ from typing import Any, Dict, List
 
 import numpy as np
 import typer
+from base_shaped import base_shaped
 from bench import HERE, PROJECT, console, save
 from rich.table import Table
 from turns import SPEECH, speech_marks
@@ -89,7 +90,9 @@ def _phantoms(recognizer: Recognizer, settings: SegmenterSettings, heard: Any, t
 
 @app.command()
 def answers(
-    project: Path = typer.Option(PROJECT, help="A trained assistant; base_shaped.py makes one of whisper-base.en's shape."),
+    project: Path = typer.Option(
+        PROJECT, help="The assistant, or a folder where base_shaped.py makes one of whisper-base.en's shape."
+    ),
     times: int = typer.Option(4, help="How often each clip is said."),
     name: str = typer.Option("answers", help="What to call the results."),
 ) -> None:
@@ -97,6 +100,7 @@ def answers(
 
     To two servers in turn: one classifies in the silence that it waits for, the other when that is over.
     """
+    trained = project if project == PROJECT else base_shaped(project.resolve())
     clips = [read_audio(file, 30) for file in sorted((PROJECT / "audio/demo").glob("*.ogg")) if file.stem != "noise"]
     finals: Dict[str, List[Dict[str, Any]]] = {way: [] for way in WAYS}
 
@@ -109,7 +113,7 @@ def answers(
         for way, settings in WAYS.items():
             credentials = Path(folder) / f"{len(servers)}.yml"
             credentials.write_text(json.dumps({CHANNEL: settings}))
-            servers[way] = stack.enter_context(Assistant(project, credentials=credentials))
+            servers[way] = stack.enter_context(Assistant(trained, credentials=credentials))
         for way, assistant in servers.items():
             asyncio.run(call(way, assistant.voice, clips[0]))  # warms up
             finals[way].clear()
