@@ -160,6 +160,7 @@ def bases() -> None:
             low, middle, high = map(np.mean, cells)
             share = f"{(middle - low) / (high - low):.0%}"
         print(f"| {dataset} | {' | '.join(map(mean_and_interval, cells))} | {share} |")
+    print()
 
 
 if __name__ == "__main__":
