@@ -8,7 +8,6 @@ in a database (the default here) nothing of them stays in the process.
 """
 
 import asyncio
-import itertools
 import json
 import shutil
 import sys
@@ -48,7 +47,7 @@ def prepared(project: Path, folder: Path, trackers: str) -> Path:
     return folder
 
 
-async def one_call(http: aiohttp.ClientSession, url: str, clip: bytes, done: "itertools.count[int]") -> None:
+async def one_call(http: aiohttp.ClientSession, url: str, clip: bytes, done: List[int]) -> None:
     """Typed and spoken turns, one after the other, each said at once and waited for."""
     socket = await dial(http, url)
     try:
@@ -62,7 +61,7 @@ async def one_call(http: aiohttp.ClientSession, url: str, clip: bytes, done: "it
                 message = json.loads((await socket.receive(30)).data)
                 if message.get("final"):
                     await socket.send_str(json.dumps({"marker": message["marker"]}))
-                    next(done)
+                    done.append(turn)
                     break
     finally:
         await socket.close()
@@ -71,13 +70,13 @@ async def one_call(http: aiohttp.ClientSession, url: str, clip: bytes, done: "it
 async def taken(assistant: Assistant, turns: int, until: float) -> List[Tuple[int, float]]:
     """Turns so far and MB, again and again, until there were `turns`, or it is `until`."""
     rasa, clip = psutil.Process(assistant.pid), float_to_pcm16(read_audio(CLIP, 30))
-    done: "itertools.count[int]" = itertools.count()
+    done: List[int] = []  # turns, in their calls
     looks: List[Tuple[int, float]] = []
     async with aiohttp.ClientSession() as http:
         for _ in track(range(0, turns, EVERY), f"{turns} turns"):
             for _ in range(EVERY // (CALLS * TURNS)):
                 await asyncio.gather(*(one_call(http, assistant.voice, clip, done) for _ in range(CALLS)))
-            looks.append((next(done), rasa.memory_info().rss / 2**20))
+            looks.append((len(done), rasa.memory_info().rss / 2**20))
             if time.monotonic() > until:
                 break
     return looks
