@@ -294,6 +294,21 @@ def test_an_uh_huh_is_no_turn_while_the_bot_speaks(workers: Workers) -> None:
     assert bot.played_samples == 2 * SAMPLE_RATE, "too short to have stopped anything"
 
 
+def test_what_is_said_over_the_bot_is_heard_once(workers: Workers) -> None:
+    """Also where no pause was classified in advance."""
+    recognizer = ScriptedRecognizer()
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))
+        await until(lambda: bot.played_samples == 2 * SAMPLE_RATE)
+        await session.hear(lasting(2)[:LONG])
+        await session.commit()
+        await until(lambda: len(bot.turns) == 2)
+
+    bot = converse(scenario, Bot({"intent_1": "A long answer."}), workers, CALM, recognizer)
+    assert bot.heard() == ["intent_1", "intent_2"] and len(recognizer.threads) == 2
+
+
 def test_what_is_short_and_unsure_is_no_interruption(workers: Workers) -> None:
     """The recognizer is 0.9 sure: enough for 0.9, not for 0.95; sustained speech counts in any case."""
 

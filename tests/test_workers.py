@@ -2,12 +2,12 @@
 
 import asyncio
 import threading
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, Tuple
 
 import numpy as np
 import pytest
-from test_session import PATIENCE_S, Caller, ScriptedRecognizer, intent_of, opened, said, settle
-from test_turn_taking import CALM, silence
+from test_session import PATIENCE_S, WINDOW, Caller, ScriptedRecognizer, intent_of, opened, said, settle
+from test_turn_taking import CALM, Unsure, silence
 
 from counted import Counted
 from spoken_intents.ahead import Ahead
@@ -127,6 +127,15 @@ def test_the_end_lets_what_waits_be_done_unless_it_is_cancelled(done: List[Any])
         done.clear()
 
 
+def test_nothing_waits_for_threads_that_have_ended() -> None:
+    counted = Counted()
+    workers = Workers(1)
+    workers.shutdown()
+    with pytest.raises(RuntimeError):
+        workers.submit(len, ())
+    assert counted("spoken_intents_recognizer_waiting") == 0
+
+
 # ---------------------------------------------------------------- and a session
 
 
@@ -160,6 +169,72 @@ def test_what_is_dropped_in_the_moment_of_its_end_is_asked_for_anew(workers: Wor
     asyncio.run(main())
 
 
+def test_a_caller_who_waits_for_an_answer_waits_behind_no_later_turn(workers: Workers, done: List[Any]) -> None:
+    """And gets one, also where it was dropped before it was waited for."""
+
+    async def main(others: int) -> None:
+        gate, recognizer = Gate(workers), ScriptedRecognizer(lambda: done.append("ours"))
+        ahead, pause = Ahead(workers), Pauses()(1)
+        ahead.begin(recognizer, pause)  # type: ignore[arg-type]
+        before = [workers.submit(done.append, "before") for _ in range(others)]
+        waiting = asyncio.create_task(ahead.heard(pause.at_sample))
+        await asyncio.sleep(0)
+        after = [workers.submit(done.append, "after") for _ in range(10)]
+        gate.open()
+        recognition = await asyncio.wait_for(waiting, PATIENCE_S)
+        assert recognition is not None and recognition.intent == intent_of(1)
+        for turn in [*before, *after]:
+            turn.result(PATIENCE_S)
+        assert done == ["before"] * others + ["ours"] + ["after"] * 10
+        done.clear()
+
+    for others in (0, 4):  # with four it is dropped
+        asyncio.run(main(others))
+
+
+def test_an_answer_that_is_not_needed_any_more_makes_room_at_once(workers: Workers) -> None:
+    async def main() -> None:
+        gate, pauses = Gate(workers), Pauses()
+        anothers = workers.speculate(len, ())
+        for _ in range(2):
+            workers.submit(len, ())
+        ahead = Ahead(workers)
+        for number in range(3):  # each instead of the one before
+            ahead.begin(ScriptedRecognizer(), pauses(number))  # type: ignore[arg-type]
+        assert not anothers.cancelled()
+        gate.open()
+
+    asyncio.run(main())
+
+
+def test_nobody_hears_what_a_caller_said_who_is_gone(workers: Workers) -> None:
+    """Turns behind the one that Rasa has are for nobody any more; others wait for the threads."""
+    recognizer, busy, go_on = ScriptedRecognizer(), asyncio.Event(), asyncio.Event()
+
+    async def answer(turn: Any) -> None:
+        busy.set()
+        await go_on.wait()
+
+    async def main() -> None:
+        caller = Caller(answer)
+        caller.find = lambda: recognizer
+        session = opened(caller, workers)
+        await session.hear(said(1))
+        await asyncio.wait_for(busy.wait(), PATIENCE_S)
+        gate = Gate(workers)
+        for number in range(2, 5):
+            await session.hear(said(number))
+        closing = asyncio.create_task(session.close())
+        await settle()
+        go_on.set()
+        gate.open()
+        await asyncio.wait_for(closing, PATIENCE_S)
+        workers.submit(len, ()).result(PATIENCE_S)
+
+    asyncio.run(main())
+    assert len(recognizer.threads) == 1
+
+
 def test_an_answer_that_was_taken_is_never_dropped(workers: Workers) -> None:
     async def main() -> str:
         gate = Gate(workers)
@@ -173,6 +248,33 @@ def test_an_answer_that_was_taken_is_never_dropped(workers: Workers) -> None:
         return (await asyncio.wait_for(answer, PATIENCE_S)).intent
 
     assert asyncio.run(main()) == intent_of(1)
+
+
+def test_busy_threads_move_no_end_of_a_turn() -> None:
+    """A model that is not sure asks for a longer silence, whatever else there is to do: the caller is not cut off in it."""
+    settings = type(CALM)(**{**vars(CALM), "turn_end": "adaptive", "sure_silence_ms": 80, "unsure_silence_ms": 400})
+    line = np.concatenate([said(2)[: 5 * WINDOW], silence(300), said(2)[: 5 * WINDOW], silence(500)])
+
+    def turns(others: int) -> List[Tuple[int, int]]:
+        caller, recognizer = Caller(), Unsure()
+        caller.find = lambda: recognizer
+
+        async def main() -> None:
+            with Workers(1, most_waiting=4) as workers:
+                gate = Gate(workers)
+                for _ in range(others):
+                    workers.submit(len, ())
+                session = opened(caller, workers, settings)
+                hearing = asyncio.create_task(session.hear(line))
+                await settle()
+                gate.open()
+                await asyncio.wait_for(hearing, PATIENCE_S)
+                await session.finish()
+
+        asyncio.run(main())
+        return [(turn.utterance.start_sample, turn.utterance.end_sample) for turn in caller.turns if turn.utterance]
+
+    assert len(turns(0)) == 1 and turns(0) == turns(40)
 
 
 @pytest.mark.parametrize("turn_end", ["fixed", "adaptive"])

@@ -2,7 +2,7 @@
 
 import asyncio
 from concurrent.futures import Future
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from spoken_intents.recognizer import Recognition, Recognizer
 from spoken_intents.segmenter import SpeechPaused, Utterance
@@ -20,24 +20,25 @@ class Ahead:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._asked: "Future[Recognition]"
+        self._question: Optional[_Question] = None
         self._answer: Answer = None  # to that
-        self._at_sample = 0
         self._told = False
 
     def begin(self, recognizer: Optional[Recognizer], pause: SpeechPaused) -> None:
         """Has `recognizer` hear what was said up to `pause`, instead of what was said up to the one before."""
         self.cancel()
         if recognizer is not None:
-            self._at_sample, self._told = pause.at_sample, False
-            self._asked = self._workers.speculate(recognizer.classify, pause.samples)
-            self._answer = asyncio.wrap_future(self._asked)
+            self._ask(recognizer, pause, self._workers.speculate(recognizer.classify, pause.samples))
+
+    def _ask(self, recognizer: Recognizer, pause: SpeechPaused, asked: "Future[Recognition]") -> None:
+        self._question, self._told = _Question(recognizer, pause, asked), False
+        self._answer = asyncio.wrap_future(asked)
 
     def cancel(self) -> None:
         """Speech went on, or nobody listens any more: what is not begun yet is not begun at all."""
-        if self._answer is not None:
-            self._answer.cancel()
-            self._answer = None
+        if self._question is not None:
+            self._question.asked.cancel()  # at once: it must not push out what others wait for
+        self._question = self._answer = None
 
     @property
     def done(self) -> bool:
@@ -45,27 +46,44 @@ class Ahead:
         return self._answer is not None and self._answer.done()
 
     async def heard(self, at_sample: int) -> Optional[Recognition]:
-        """Waits for the answer to the pause since `at_sample`; None when there is none: the model failed, or had no time."""
-        answer = self._answer
-        if answer is None or self._at_sample != at_sample:
+        """Waits for the answer to the pause since `at_sample`; None when there is none, or the model failed.
+
+        From now on it is no speculation: a caller waits, and where the turn ends follows from it. So it is asked for anew
+        where it was dropped.
+        """
+        question = self._question
+        if question is None or question.pause.at_sample != at_sample:
             return None
+        if not self._workers.promote(question.asked):
+            self._ask(*question[:2], self._workers.submit(question.recognizer.classify, question.pause.samples))
+        answer = self._answer
+        assert answer is not None
         await asyncio.wait({answer})
         return _result(answer)
 
     def news(self) -> Optional[HeardAhead]:
         """The answer, once, as soon as it is there."""
-        if self._answer is None or self._told or not self._answer.done():
+        question = self._question
+        if question is None or self._answer is None or self._told or not self._answer.done():
             return None
         self._told = True
         recognition = _result(self._answer)
-        return None if recognition is None else HeardAhead(self._at_sample, recognition)
+        return None if recognition is None else HeardAhead(question.pause.at_sample, recognition)
 
     def take(self, utterance: Utterance) -> Answer:
         """The answer for `utterance`, if it ended in the pause: another one holds other samples. It will be answered."""
-        answer, self._answer = self._answer, None
-        if answer is None or self._at_sample != utterance.speech_end_sample:
-            return None
-        return answer if self._workers.promote(self._asked) else None
+        question, answer = self._question, self._answer
+        if question is not None and question.pause.at_sample == utterance.speech_end_sample:
+            self._question = self._answer = None
+            return answer if self._workers.promote(question.asked) else None
+        self.cancel()
+        return None
+
+
+class _Question(NamedTuple):
+    recognizer: Recognizer
+    pause: SpeechPaused
+    asked: "Future[Recognition]"
 
 
 def _result(answer: "asyncio.Future[Recognition]") -> Optional[Recognition]:

@@ -137,8 +137,8 @@ class _Heard(NamedTuple):
     """An utterance, and what was known when it ended."""
 
     utterance: Utterance
-    ahead: Answer  # classified while its caller was silent
-    in_time: bool  # and that was done before it ended
+    answer: Answer  # asked for while its caller was silent, or as it is to be judged at once
+    in_time: bool  # and that was there before it ended
     over_bot: bool  # it began while the bot spoke
     sustained: bool
 
@@ -233,7 +233,9 @@ class SpokenSession:
         self._closing = True
         self._ahead.cancel()
         while not self._queue.empty():
-            self._queue.get_nowait()
+            item, _ = self._queue.get_nowait()
+            if isinstance(item, _Heard) and item.answer is not None:
+                item.answer.cancel()  # nobody waits for it any more
         self._queue.put_nowait((None, 0.0))
         await self._speaker.drop()
         try:
@@ -287,7 +289,11 @@ class SpokenSession:
             else:
                 await self._line.tell(event)
                 in_time = self._ahead.done and not self._waited
-                heard = _Heard(event, self._ahead.take(event), in_time, self._over_bot, self._sustained)
+                answer = self._ahead.take(event)
+                in_time = in_time and answer is not None
+                if answer is None and self._over_bot:
+                    answer = self._classify(event)
+                heard = _Heard(event, answer, in_time, self._over_bot, self._sustained)
                 # Rasa may be busy for long: whether the bot goes on is not for its queue to say.
                 if not heard.over_bot or not await self._dismissed(heard):
                     self._leaving = False
@@ -418,9 +424,9 @@ class SpokenSession:
     async def _accept(self, turn: Turn, heard: _Heard) -> bool:
         """Whether what was heard is a turn, which it then describes."""
         turn.utterance, turn.endpoint_delay_ms = heard.utterance, heard.utterance.endpoint_delay_ms
-        turn.ahead = heard.ahead is not None and heard.in_time
+        turn.ahead = heard.in_time
         try:
-            turn.recognition = await self._recognize(heard.utterance, heard.ahead)
+            turn.recognition = await self._recognize(heard.utterance, heard.answer)
         except Exception:
             await self._begin()
             raise
@@ -436,7 +442,7 @@ class SpokenSession:
     async def _dismissed(self, heard: _Heard) -> bool:
         """Whether what was said over the bot is no turn: then the bot goes on at once."""
         try:
-            recognition = await self._recognize(heard.utterance, heard.ahead)
+            recognition = await self._recognize(heard.utterance, heard.answer)
         except Exception:  # a turn that fails says so in its place
             return False
         why_not = self._why_not(recognition, heard)
@@ -457,16 +463,21 @@ class SpokenSession:
             return Backchannel(recognition)
         return None
 
-    async def _recognize(self, utterance: Utterance, ahead: Answer) -> Optional[Recognition]:
+    async def _recognize(self, utterance: Utterance, answer: Answer) -> Optional[Recognition]:
         """In a thread: the event loop never waits for a model. None when the Rasa model has no recognizer."""
         recognizer = self._assistant.recognizer()
         if recognizer is None:
             return None
-        if ahead is not None:
-            recognition = await ahead
+        if answer is not None:
+            recognition = await answer
             if recognition.model == recognizer.fingerprint:  # else the model was replaced in between
                 return recognition
-        return await asyncio.get_running_loop().run_in_executor(self._workers, recognizer.classify, utterance.samples)
+        asked = self._classify(utterance)
+        return None if asked is None else await asked
+
+    def _classify(self, utterance: Utterance) -> Answer:
+        recognizer = self._assistant.recognizer()
+        return None if recognizer is None else asyncio.wrap_future(self._workers.submit(recognizer.classify, utterance.samples))
 
     async def _end(self, turn: Turn) -> None:
         """The turn is over for the channel once its last audio is sent, or held because the caller interrupts."""

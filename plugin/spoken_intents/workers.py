@@ -17,7 +17,7 @@ class Workers(Executor):
     """An executor with two queues. `submit` is for turns: they are done before anything else, in order, and never dropped.
     `speculate` is for what may be in vain. When too much waits, the oldest speculation is dropped: its future is cancelled.
 
-    Thread-safe. Turns bound themselves: a call waits for one before it asks for the next.
+    Thread-safe. Of turns a call has as many as it may be behind (`session.QUEUED_TURNS`).
 
     Args:
         threads: How many.
@@ -29,7 +29,7 @@ class Workers(Executor):
         self._most_waiting = most_waiting
         self._turns: Dict["Future[Any]", Callable[[], Any]] = {}  # in order
         self._speculations: Dict["Future[Any]", Callable[[], Any]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # cancelling a future calls `_forget`
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Has `function` called for a turn (see `Executor.submit`)."""
@@ -59,13 +59,12 @@ class Workers(Executor):
         future: "Future[Any]" = Future()
         future.add_done_callback(self._forget)  # one that is cancelled waits no more
         with self._lock:
+            self._threads.submit(self._do_first)  # which waits for the lock, and raises behind `shutdown`
             queue[future] = job
             metrics.WAITING.inc()
             over = max(0, len(self._turns) + len(self._speculations) - self._most_waiting)
-            dropped = [*self._speculations][:over]
-        self._threads.submit(self._do_first)
-        for late in dropped:
-            if late.cancel():  # else a thread has just begun with it
+            for late in [*self._speculations][:over]:
+                late.cancel()
                 metrics.SPECULATIONS_DROPPED.inc()
         return future
 
