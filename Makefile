@@ -29,15 +29,15 @@ check: setup      ## style and types
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 
-bench: setup      ## every figure that needs nothing but this project: tables, and JSON in benchmarks/results (an hour)
+bench: setup      ## every figure: tables, and JSON in benchmarks/results (two hours, and faster-whisper from the registry)
 	@$(PYTHON) benchmarks/bench.py
 	@$(PYTHON) benchmarks/front_end.py
-	@$(PYTHON) benchmarks/classify.py --peers
 	@$(PYTHON) benchmarks/training.py speed
 	@$(PYTHON) benchmarks/start.py
-	@$(PYTHON) benchmarks/calls.py answers --project runs/base_shaped
+	@$(PYTHON) benchmarks/calls.py answers --project runs/base_shaped --name answers_base
 	@$(PYTHON) benchmarks/load.py runs/base_shaped
 	@$(PYTHON) benchmarks/memory.py runs/base_shaped
+	@$(PYTHON) benchmarks/classify.py --peers
 
 bench-quick: setup ## the front end, and one classification against the alternatives: two minutes, ends with the ratios
 	@$(PYTHON) benchmarks/front_end.py --quick

@@ -54,6 +54,8 @@ def main(
     repeats: int = typer.Option(15, help="Rounds that count."),
 ) -> None:
     """Ours, int8 and fp32, against what people use instead and against the processor's limit."""
+    if unknown := [name for name in shapes.split(",") if name not in SHAPES]:
+        raise typer.BadParameter(f"{', '.join(unknown)}: --shapes takes {', '.join(SHAPES)}.")
     names, lengths = (["whisper-base.en"], (4,)) if quick else (shapes.split(","), SECONDS)
     with ExitStack() as stack:
         other, left_out = None, {"transcribing": "not asked for (--peers)"}

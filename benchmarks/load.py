@@ -106,7 +106,7 @@ def bends(rows: List[Dict[str, Any]]) -> str:
 def main(
     project: Path = typer.Argument(..., help="Of base.en's shape; made there when it is not."),
     rows: str = typer.Option("1,10,25,50,100,10b", help="Callers of each row; with a b they send as browsers do."),
-    seconds: float = typer.Option(60, help="How long each row speaks."),
+    seconds: float = typer.Option(60, min=15, help="How long each row speaks."),
     name: str = typer.Option("load", help="What to call the results."),
 ) -> None:
     """Rows of more and more callers against one server."""

@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+from enum import Enum
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -36,12 +37,19 @@ CLIP = PROJECT / "audio/train/greet/0010.ogg"
 UNBOUNDED = {"max_ahead_ms": 3_600_000, "max_messages_per_second": 100_000, "silence_timeout_ms": 0}
 
 
-def prepared(project: Path, folder: Path, trackers: str) -> Path:
+class Trackers(str, Enum):
+    SQL = "sql"
+    MEMORY = "memory"
+
+
+def prepared(project: Path, folder: Path, trackers: Trackers) -> Path:
     """A copy of the project whose voice channel takes audio faster than real time, and whose trackers are kept as said."""
     shutil.copytree(project, folder, ignore=shutil.ignore_patterns(".rasa", "audio", "base"))
     (folder / "credentials.yml").write_text(yaml.safe_dump({"spoken_intents.channels.voice.VoiceInput": UNBOUNDED}))
     store = (
-        {"tracker_store": {"type": "SQL", "dialect": "sqlite", "db": str(folder / "trackers.db")}} if trackers == "sql" else {}
+        {"tracker_store": {"type": "SQL", "dialect": "sqlite", "db": str(folder / "trackers.db")}}
+        if trackers is Trackers.SQL
+        else {}
     )
     (folder / "endpoints.yml").write_text(yaml.safe_dump(store))
     return folder
@@ -89,10 +97,10 @@ def slope(looks: List[Tuple[int, float]]) -> float:
 
 
 def main(
-    project: Path = typer.Argument(..., help="A trained banking assistant."),
+    project: Path = typer.Argument(..., exists=True, file_okay=False, help="A trained banking assistant."),
     turns: int = typer.Option(10_000, min=4 * EVERY, help="At most so many turns."),
     minutes: float = typer.Option(8, help="At most about so long."),
-    trackers: str = typer.Option("sql", help="Where Rasa keeps conversations: sql or memory."),
+    trackers: Trackers = typer.Option(Trackers.SQL, help="Where Rasa keeps conversations."),
 ) -> None:
     """Memory of the server after load and over many turns, typed and spoken."""
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +109,7 @@ def main(
             looks = asyncio.run(taken(assistant, turns, time.monotonic() + 60 * minutes))
     half = len(looks) // 2
     figures: Dict[str, Any] = {
-        "trackers": trackers,
+        "trackers": trackers.value,
         "loaded_mb": round(loaded),
         "turns": looks[-1][0],
         "last_mb": round(looks[-1][1]),
@@ -113,7 +121,7 @@ def main(
         f"{figures['loaded_mb']} MB after load, {figures['last_mb']} MB after {figures['turns']} turns; "
         f"{growth['first_half']} MB for 1,000 turns in the first half, {growth['second_half']} MB in the second."
     )
-    save(f"memory_{trackers}", figures)
+    save(f"memory_{trackers.value}", figures)
 
 
 if __name__ == "__main__":

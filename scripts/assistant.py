@@ -140,7 +140,7 @@ class Assistant:
                 subprocess.Popen(command, cwd=self.project, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             )
 
-    def _wait_until_ready(self, seconds: float = 180) -> None:
+    def _wait_until_ready(self, seconds: float = 600) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for process in self._processes:
