@@ -112,7 +112,7 @@ def test_a_killed_training_ends_like_one_that_was_not(
     gone_on_with(out, clips, tiny_base)
     assert reached and f"Going on from step {reached.name.split('-')[1]}." in capsys.readouterr().out
     wanted = logits(uninterrupted, clips)
-    np.testing.assert_allclose(logits(out, clips), wanted, atol=1e-5)
+    np.testing.assert_allclose(logits(out, clips), wanted, rtol=1e-5, atol=1e-5)
     assert len(wanted) == 24 and np.ptp(wanted, axis=0).min() > 0.5
     assert steps_of(out)[-1] == steps_of(uninterrupted)[-1] == STEPS
 
@@ -135,7 +135,7 @@ def test_ten_checkpoints_are_written_two_are_kept_and_the_last_is_not_trained_ag
     train(clips, tiny_base, RECIPE, tmp_path / "again", checkpoints=checkpoints)  # as if killed while it was exported
     assert "Going on from step 80." in capsys.readouterr().out
     for out in (tmp_path / "first", tmp_path / "again"):
-        np.testing.assert_allclose(logits(out, clips), logits(uninterrupted, clips), atol=1e-5)
+        np.testing.assert_allclose(logits(out, clips), logits(uninterrupted, clips), rtol=1e-5, atol=1e-5)
 
 
 # ---------------------------------------------------------------- which checkpoint
@@ -226,7 +226,7 @@ def test_the_checkpoint_before_stays_when_the_next_cannot_be_written(
     assert len(said) == 9
     assert all(message.endswith("interrupted now, it would resume from step 8.") for message in said)
     assert last_checkpoint(checkpoints) == checkpoints / "checkpoint-8"
-    np.testing.assert_allclose(logits(tmp_path / "out", clips), logits(uninterrupted, clips), atol=1e-5)
+    np.testing.assert_allclose(logits(tmp_path / "out", clips), logits(uninterrupted, clips), rtol=1e-5, atol=1e-5)
 
 
 def test_killed_while_checkpoints_are_removed_a_complete_model_stays_complete(
