@@ -23,7 +23,7 @@ from spoken_intents.client import VoiceClient
 sys.path.append(str(HERE.parent / "scripts"))
 from assistant import QUIET, Assistant, train
 
-CLIP = PROJECT / "audio/demo/goodbye.ogg"  # its answer needs no action server
+CLIP = PROJECT / "audio/demo/cake.ogg"  # its answer needs no action server, and ends no call
 # What `rasa run` imports, and then what the two components and the channels bring.
 RASA = "import rasa.core.run, rasa.server, rasa.core.agent, rasa.engine.recipes.default_components"
 OURS = "import spoken_intents.nlu, spoken_intents.channels.voice, spoken_intents.channels.twilio"
