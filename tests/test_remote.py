@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tarfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -272,6 +273,34 @@ def test_rests_become_longer_until_a_turn_is_heard(artefact: Path, server: Graph
     assert replica.rest_seconds == 0.05
 
 
+def test_a_check_that_breaks_is_told_and_made_again(
+    artefact: Path, server: GraphServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By something that is not the server's fault, which no thread may end by."""
+    with monkeypatch.context() as broken:
+        broken.setattr(remote, "MAY_DIFFER", None)
+        recognizer = Recognizer(artefact, "fp32", RemoteSettings(server.url))
+        until(lambda: [record for record in caplog.records if record.exc_info])
+        assert recognizer.remote.in_use == []
+    until(lambda: recognizer.classify(clip(0)) and recognizer.remote.in_use)
+
+
+def test_turns_are_heard_while_the_system_gives_no_threads(
+    artefact: Path, local: Recognizer, server: GraphServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", none_left)
+        recognizer = Recognizer(artefact, "fp32", RemoteSettings(server.url))
+        time.sleep(0.06)  # the rest is over
+        assert_same(recognizer.classify(clip(0)), local.classify(clip(0)))
+    (warning,) = warnings_of(caplog)
+    assert "no thread asks it (can't start new thread)" in warning
+    until(lambda: recognizer.classify(clip(0)) and recognizer.remote.in_use)
+
+
 # ------------------------------------------------------------------ labels never mix
 
 
@@ -338,7 +367,11 @@ def test_settings_come_from_the_environment() -> None:
     [
         ("URL", "gpu:8000", "url takes addresses such as http://gpu:8000, got gpu:8000"),
         ("URL", "http://", "url takes addresses such as http://gpu:8000, got http:"),
-        ("TIMEOUT_MS", "0", "timeout_ms takes a positive number, got 0"),
+        ("URL", "http://[::1", r"url takes addresses such as http://gpu:8000, got http://\[::1"),
+        ("URL", "http://gpu:80000", "url takes addresses such as http://gpu:8000, got http://gpu:80000"),
+        ("TIMEOUT_MS", "0", "timeout_ms takes a positive number up to 60000, got 0"),
+        ("TIMEOUT_MS", "60001", "timeout_ms takes a positive number up to 60000, got 60001"),
+        ("TIMEOUT_MS", "inf", "timeout_ms takes a positive number up to 60000, got inf"),
         ("TIMEOUT_MS", "soon", "timeout_ms takes a number, got 'soon'"),
         ("PORT", "1", "unknown port. Allowed: timeout_ms, url"),
     ],

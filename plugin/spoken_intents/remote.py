@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 PREFIX = "SPOKEN_INTENTS_RECOGNIZER_"
 LARGEST_ANSWER_BYTES = 1 << 20  # of thousands of labels
 MAY_DIFFER = 0.05  # of the logits' spread; a GPU that rounds to 10 bits moves them by a tenth of that
+LONGEST_TIMEOUT_MS = 60_000
 FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 1.0, 30.0
 
 
@@ -35,7 +36,7 @@ class RemoteSettings:
 
     Attributes:
         url: The servers' addresses, separated by commas; empty: the graph runs in this process.
-        timeout_ms: Most that one server may take for one utterance.
+        timeout_ms: Most that one server may take for one utterance; up to a minute.
     """
 
     url: str = ""
@@ -43,12 +44,11 @@ class RemoteSettings:
 
     def __post_init__(self) -> None:
         for url in self.urls:
-            parts = urlsplit(url)
-            require(
-                parts.scheme in ("http", "https") and bool(parts.hostname),
-                f"url takes addresses such as http://gpu:8000, got {url}",
-            )
-        require(self.timeout_ms > 0, f"timeout_ms takes a positive number, got {self.timeout_ms:g}")
+            require(_is_address(url), f"url takes addresses such as http://gpu:8000, got {url}")
+        require(
+            0 < self.timeout_ms <= LONGEST_TIMEOUT_MS,
+            f"timeout_ms takes a positive number up to {LONGEST_TIMEOUT_MS}, got {self.timeout_ms:g}",
+        )
 
     @property
     def urls(self) -> Tuple[str, ...]:
@@ -63,6 +63,14 @@ class RemoteSettings:
         """
         said = {name[len(PREFIX) :].lower(): value for name, value in environment.items() if name.startswith(PREFIX)}
         return settings_from(cls, said, f"The environment's {PREFIX}*")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # such as half an IPv6 address
+        return False
 
 
 class _Failed(Exception):
@@ -150,7 +158,10 @@ class RemoteGraph:
                 due = not replica.in_use and not replica.checking and time.monotonic() >= replica.check_at
                 replica.checking = replica.checking or due
             if due:
-                threading.Thread(target=self._check, args=(replica,), name="inference server", daemon=True).start()
+                try:
+                    threading.Thread(target=self._check, args=(replica,), name="inference server", daemon=True).start()
+                except RuntimeError as error:  # the system gives no more of them; a turn is heard all the same
+                    self._rest(replica, f"no thread asks it ({error})", checked=True)
 
     def _check(self, replica: _Replica) -> None:
         try:
@@ -161,6 +172,9 @@ class RemoteGraph:
                     raise _Failed(f"its {self.name} hears otherwise than this model's fp32 graph does")
         except _Failed as error:
             self._rest(replica, str(error), checked=True)
+        except Exception as error:  # else nobody would ask this server ever again
+            logger.exception(f"Asking the inference server {replica.url} about the known sound failed.")
+            self._rest(replica, repr(error), checked=True)
         else:
             with self._lock:
                 replica.in_use, replica.checking, replica.told = True, False, ""
