@@ -20,6 +20,7 @@ class GraphServer:
     Attributes:
         kinds: "json" or "binary" for each request to infer, in their order.
         answer: What is done instead of answering, where the server is to misbehave.
+        left_alone: Whether a client that was let down (`stall`) has hung up in time.
     """
 
     def __init__(self, graph: Path, name: str, binary: bool = True) -> None:
@@ -28,6 +29,7 @@ class GraphServer:
         self.extensions = ["classification", *(["binary_tensor_data"] if binary else [])]
         self.kinds: List[str] = []
         self.answer: Optional[Answer] = None
+        self.left_alone: Optional[bool] = None
         self.closing = threading.Event()
         self._port = 0
 
@@ -164,7 +166,22 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(0.02)
 
 
-never, drip = _Handler.never, _Handler.drip
+    def stall(self, right: bytes) -> None:
+        """Headers and a byte when most of a second is over, then nothing. Was the client gone well before another second?"""
+        time.sleep(0.8)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(right)))
+        self.end_headers()
+        self.wfile.write(right[:1])
+        self.connection.settimeout(0.6)
+        try:
+            self.server.graph.left_alone = self.connection.recv(1) == b""
+        except TimeoutError:
+            self.server.graph.left_alone = False
+        self.close_connection = True
+
+
+never, drip, stall = _Handler.never, _Handler.drip, _Handler.stall
 
 
 def says(change: Callable[[Dict[str, Any]], Any]) -> Answer:

@@ -20,7 +20,7 @@ from rasa.engine.storage.local_model_storage import LocalModelStorage
 from rasa.engine.storage.resource import Resource
 
 from assistant import ROOT
-from graph_server import GraphServer, drip, never, says
+from graph_server import GraphServer, drip, never, says, stall
 from spoken_intents import remote
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import ConfigError
@@ -213,6 +213,14 @@ def test_whatever_a_server_does_the_turn_is_heard(
     (warning,) = warnings_of(caplog)
     assert warning.startswith(f"The inference server {server.url} is not used for now: ")
     assert re.search(words, warning), warning
+
+
+def test_the_time_out_is_for_headers_and_body_together(artefact: Path, local: Recognizer, server: GraphServer) -> None:
+    recognizer = connected(artefact, server.url, timeout_ms=1000)
+    server.answer = stall
+    assert_same(recognizer.classify(clip(0)), local.classify(clip(0)))
+    until(lambda: server.left_alone is not None)
+    assert server.left_alone
 
 
 def test_another_server_is_asked_once(artefact: Path, local: Recognizer, server: GraphServer, long_rests: None) -> None:

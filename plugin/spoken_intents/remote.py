@@ -198,7 +198,7 @@ class RemoteGraph:
 
     def _infer(self, replica: _Replica, features: np.ndarray) -> List[np.ndarray]:
         tensor: Dict[str, Any] = {"name": "input_features", "shape": list(features.shape), "datatype": "FP32"}
-        request = {"inputs": [tensor], "outputs": [{"name": name} for name in self._expected]}
+        request = {"outputs": [{"name": name} for name in self._expected], "inputs": [tensor]}
         headers = {"Content-Type": "application/json"}
         if replica.takes_binary:
             raw = features.astype("<f4").tobytes()
@@ -207,8 +207,8 @@ class RemoteGraph:
             headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
             body = head + raw
         else:
-            tensor["data"] = []
-            body = json.dumps(request).replace('"data": []', f'"data": {_numbers(features)}').encode()
+            open_tensor = json.dumps(request).removesuffix("}]}")
+            body = f'{open_tensor}, "data": {_numbers(features)}}}]}}'.encode()
         answer = _json(self._ask(replica, "POST", f"/v2/models/{self.name}/infer", body, headers))
         try:
             data = {output["name"]: np.array(output["data"], dtype=np.float32) for output in answer["outputs"]}
@@ -223,32 +223,47 @@ class RemoteGraph:
     def _ask(
         self, replica: _Replica, method: str, path: str, body: bytes = b"", headers: Optional[Dict[str, str]] = None
     ) -> bytes:
-        """An answer's body; within the time-out, as long as the headers come in one piece."""
+        """An answer's body, within the time-out.
+
+        Only headers that come in pieces begin it anew with each, and so does the body of a server that hangs up after it.
+        """
         deadline = time.monotonic() + self._seconds
         try:
             try:
                 response = self._send(replica, method, path, body, headers, deadline)
             except urllib3.exceptions.ProtocolError:  # a kept connection that the server was closing just then
                 response = self._send(replica, method, path, body, headers, deadline)
-            answer = b""
-            try:
-                while piece := response.read1(LARGEST_ANSWER_BYTES):
-                    answer += piece
-                    if len(answer) > LARGEST_ANSWER_BYTES:
-                        raise _Failed(f"its answer is longer than {LARGEST_ANSWER_BYTES} bytes")
-                    if time.monotonic() > deadline:
-                        raise _Failed(f"it takes more than {self._seconds * 1000:g} ms")
-            except _Failed:
-                response.close()  # with its connection, since the rest is still on the way
-                raise
+            answer = self._read(response, deadline)
         except urllib3.exceptions.HTTPError as error:
             refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # which is a TimeoutError by inheritance only
             if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
-                raise _Failed(f"it takes more than {self._seconds * 1000:g} ms") from None
+                raise self._too_late() from None
             raise _Failed(f"it cannot be reached ({type(error).__name__})") from None
         if response.status != 200:
             raise _Failed(f"it says {response.status} to {method} {path}: {answer[:200].decode(errors='replace')}")
         return answer
+
+    def _read(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+        answer = b""
+        try:
+            while len(answer) <= LARGEST_ANSWER_BYTES:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self._too_late()
+                sock = getattr(response.connection, "sock", None)  # none where the server has said that it will hang up
+                if sock is not None:
+                    sock.settimeout(left)
+                piece = response.read1(LARGEST_ANSWER_BYTES)
+                if not piece:
+                    return answer
+                answer += piece
+            raise _Failed(f"its answer is longer than {LARGEST_ANSWER_BYTES} bytes")
+        except _Failed:
+            response.close()  # with its connection, since the rest is still on the way
+            raise
+
+    def _too_late(self) -> _Failed:
+        return _Failed(f"it takes more than {self._seconds * 1000:g} ms")
 
     def _send(
         self, replica: _Replica, method: str, path: str, body: bytes, headers: Optional[Dict[str, str]], deadline: float
