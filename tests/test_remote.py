@@ -179,10 +179,16 @@ def short(answer: Any) -> Any:
     return answer
 
 
+def fails(handler: Any, right: bytes) -> None:
+    handler.send(500, {"error": "out of memory"})
+
+
 FAILURES = {
     "hangs": (never, r"it takes more than 300 ms"),
     "drips": (drip, r"it takes more than 300 ms"),
-    "an error": (lambda handler, right: handler.send(500, {"error": "out of memory"}), r"it says 500 to POST .*out of memory"),
+    "an error": (fails, r"it says 500 to POST .*out of memory"),
+    "without the model": (lambda handler, right: handler.send(404, {"error": "unknown model"}), r"it says 404 .*unknown model"),
+    "full": (lambda handler, right: handler.send(429, b""), r"it says 429"),
     "elsewhere": (lambda handler, right: handler.send(302, b""), r"it says 302"),
     "hangs up": (lambda handler, right: handler.connection.shutdown(socket.SHUT_RDWR), r"it cannot be reached \(ProtocolError\)"),
     "not HTTP": (lambda handler, right: handler.wfile.write(b"\x00\xff\r\n\r\n"), r"it cannot be reached \(ProtocolError\)"),
@@ -208,7 +214,8 @@ def test_whatever_a_server_does_the_turn_is_heard(
     for seed in range(3):
         assert_same(recognizer.classify(clip(seed)), local.classify(clip(seed)))
     assert recognizer.remote.counts == {"remote": 0, "retried": 0, "local": 3} and recognizer.remote.in_use == []
-    asked = 2 if failure in ("hangs up", "not HTTP") else 1  # a kept connection may be closed at any time: that is no failure yet
+    # Once may be due to a long utterance; and a kept connection may be closed at any time: that is no failure yet.
+    asked = 2 if failure in ("hangs", "drips", "hangs up", "not HTTP") else 1
     assert len(server.kinds) == 1 + asked
     (warning,) = warnings_of(caplog)
     assert warning.startswith(f"The inference server {server.url} is not used for now: ")
@@ -226,13 +233,42 @@ def test_the_time_out_is_for_headers_and_body_together(artefact: Path, local: Re
 def test_another_server_is_asked_once(artefact: Path, local: Recognizer, server: GraphServer, long_rests: None) -> None:
     with GraphServer(artefact / FP32, server.name) as second, GraphServer(artefact / FP32, server.name) as third:
         recognizer = connected(artefact, server.url, second.url, third.url, timeout_ms=300)
-        server.answer = never
+        server.answer = fails
         assert_same(recognizer.classify(clip(0)), local.classify(clip(0)))
         assert recognizer.remote.counts == {"remote": 1, "retried": 1, "local": 0}
         assert recognizer.remote.in_use == [second.url, third.url]
-        second.answer = third.answer = never
+        second.answer = third.answer = fails
         assert_same(recognizer.classify(clip(1)), local.classify(clip(1)))
         assert recognizer.remote.counts == {"remote": 1, "retried": 2, "local": 1} and recognizer.remote.in_use == []
+
+
+@pytest.mark.parametrize("status", remote.ABOUT_THE_REQUEST)
+def test_an_utterance_that_is_refused_puts_no_server_out_of_use(
+    artefact: Path, local: Recognizer, server: GraphServer, caplog: pytest.LogCaptureFixture, long_rests: None, status: int
+) -> None:
+    with GraphServer(artefact / FP32, server.name) as other:
+        recognizer = connected(artefact, server.url, other.url)
+        server.answer = other.answer = lambda handler, right: handler.send(status, {"error": "too long"})
+        for seed in range(3):
+            assert_same(recognizer.classify(clip(seed)), local.classify(clip(seed)))
+        assert len(server.kinds) + len(other.kinds) == 2 + 3, "each was asked of one server"
+        assert recognizer.remote.in_use == [server.url, other.url]
+        assert re.search(f"refuses an utterance, which is heard here: it says {status} .*too long", warnings_of(caplog)[0])
+        server.answer = other.answer = None
+        assert_same(recognizer.classify(clip(3)), local.classify(clip(3)))
+        assert recognizer.remote.counts == {"remote": 1, "retried": 0, "local": 3}
+
+
+def test_a_late_answer_now_and_then_puts_no_server_out_of_use(
+    artefact: Path, server: GraphServer, caplog: pytest.LogCaptureFixture, long_rests: None
+) -> None:
+    """As to long utterances among others."""
+    recognizer = connected(artefact, server.url, timeout_ms=300)
+    for answer in (never, None, never, None):
+        server.answer = answer
+        recognizer.classify(clip(0))
+    assert recognizer.remote.counts == {"remote": 2, "retried": 0, "local": 2}
+    assert recognizer.remote.in_use == [server.url] and warnings_of(caplog) == []
 
 
 def test_turns_that_fail_together_are_one_outage(

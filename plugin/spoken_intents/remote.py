@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 PREFIX = "SPOKEN_INTENTS_RECOGNIZER_"
 LARGEST_ANSWER_BYTES = 1 << 20  # of thousands of labels
 MAY_DIFFER = 0.05  # of the logits' spread; a GPU that rounds to 10 bits moves them by a tenth of that
+ABOUT_THE_REQUEST = (400, 413, 422)  # of HTTP; other errors are about the server: without the model, with too much to do
 LONGEST_TIMEOUT_MS = 60_000
 FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 1.0, 30.0
 
@@ -77,6 +78,14 @@ class _Failed(Exception):
     """A server has not answered, or not as it should; in words for the log."""
 
 
+class _Late(_Failed):
+    """It has not answered in time: it may be gone, or the utterance long."""
+
+
+class _Refused(_Failed):
+    """It has answered that it does not take this request: another one it may."""
+
+
 class _Replica:
     """One server, as it has been found."""
 
@@ -85,6 +94,7 @@ class _Replica:
         self.in_use = False  # it has answered the probe, and everything since
         self.checking = False
         self.takes_binary = False
+        self.was_late = False  # with the last answer
         self.rest_seconds = FIRST_REST_SECONDS
         self.check_at = 0.0  # in `time.monotonic()`
         self.told = ""
@@ -93,9 +103,9 @@ class _Replica:
 class RemoteGraph:
     """One graph on several servers. Thread-safe.
 
-    A server is in use from when it answers a probe as the local graph does, until it fails. Then it rests, longer each
-    time it fails again, and is asked the probe by a thread of its own: no caller waits for a server that is known to be
-    gone.
+    A server is in use from when it answers a probe as the local graph does, until it fails, or is late twice in a row,
+    since once may be due to a long utterance. Then it rests, longer each time it fails again, and is asked the probe by a
+    thread of its own: no caller waits for a server that is known to be gone.
 
     Args:
         name: What the servers know the graph by.
@@ -126,8 +136,8 @@ class RemoteGraph:
     def run(self, features: np.ndarray) -> Optional[List[np.ndarray]]:
         """The graph's outputs for log-mel of shape (1, n_mels, frames), as ONNX Runtime gives them.
 
-        Two servers are asked at most, each for the time-out at most. None where none of them gave an answer: the local
-        graph has to.
+        Two servers are asked at most, each for the time-out at most, and one where it refuses this utterance, as others would.
+        None where none of them gave an answer: the local graph has to.
         """
         self._check_those_that_rested()
         replicas = [replica for replica in self._replicas if replica.in_use]
@@ -137,10 +147,19 @@ class RemoteGraph:
             self._count("retried", retry)
             try:
                 outputs = self._infer(replica, features)
+            except _Refused as error:
+                logger.warning(f"The inference server {replica.url} refuses an utterance, which is heard here: {error}.")
+                break
+            except _Late as error:
+                again, replica.was_late = replica.was_late, True
+                if again:
+                    self._rest(replica, str(error))
             except _Failed as error:
                 self._rest(replica, str(error))
             else:
+                # Not with a right answer to the probe: a server may know that sound and still fail with every turn.
                 replica.rest_seconds = FIRST_REST_SECONDS
+                replica.was_late = False
                 self._count("remote")
                 return outputs
         self._count("local")
@@ -177,7 +196,7 @@ class RemoteGraph:
             self._rest(replica, repr(error), checked=True)
         else:
             with self._lock:
-                replica.in_use, replica.checking, replica.told = True, False, ""
+                replica.in_use, replica.checking, replica.was_late, replica.told = True, False, False, ""
             logger.info(f"The inference server {replica.url} hears turns by {self.name}.")
 
     def _rest(self, replica: _Replica, why: str, checked: bool = False) -> None:
@@ -240,7 +259,8 @@ class RemoteGraph:
                 raise self._too_late() from None
             raise _Failed(f"it cannot be reached ({type(error).__name__})") from None
         if response.status != 200:
-            raise _Failed(f"it says {response.status} to {method} {path}: {answer[:200].decode(errors='replace')}")
+            failure = _Refused if response.status in ABOUT_THE_REQUEST else _Failed
+            raise failure(f"it says {response.status} to {method} {path}: {answer[:200].decode(errors='replace')}")
         return answer
 
     def _read(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
@@ -262,8 +282,8 @@ class RemoteGraph:
             response.close()  # with its connection, since the rest is still on the way
             raise
 
-    def _too_late(self) -> _Failed:
-        return _Failed(f"it takes more than {self._seconds * 1000:g} ms")
+    def _too_late(self) -> _Late:
+        return _Late(f"it takes more than {self._seconds * 1000:g} ms")
 
     def _send(
         self, replica: _Replica, method: str, path: str, body: bytes, headers: Optional[Dict[str, str]], deadline: float
