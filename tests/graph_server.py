@@ -165,7 +165,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(bytes([byte]))
             time.sleep(0.02)
 
-
     def stall(self, right: bytes) -> None:
         """Headers and a byte when most of a second is over, then nothing. Was the client gone well before another second?"""
         time.sleep(0.8)

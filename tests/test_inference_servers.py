@@ -8,11 +8,13 @@ from typing import Iterator, Tuple
 import pytest
 from test_remote import assert_same, clip, connected, make, until
 
+from counted import Counted
 from inference_server import InferenceServer, Unavailable
 from spoken_intents.recognizer import Recognizer
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("one_thread")]
 TAKES_BINARY = {"mlserver": False, "triton": True}
+RECOGNITIONS = "spoken_intents_recognitions_total"
 SECONDS = (0.02, 0.5, 1.0, 4.0, 9.0)
 
 
@@ -33,16 +35,16 @@ def served(artefact: Path, request: pytest.FixtureRequest) -> Iterator[Tuple[str
 
 def test_it_hears_as_this_process_does_and_ends_without_harm(artefact: Path, served: Tuple[str, InferenceServer]) -> None:
     kind, server = served
-    local = Recognizer(artefact, "fp32")
+    local, counted = Recognizer(artefact, "fp32"), Counted()
     recognizer = connected(artefact, server.url, timeout_ms=5000)
     for seed, seconds in enumerate(SECONDS):
         assert_same(recognizer.classify(clip(seed, seconds)), local.classify(clip(seed, seconds)))
-    assert recognizer.remote.counts == {"remote": len(SECONDS), "retried": 0, "local": 0}
+    assert counted(RECOGNITIONS, where="server") == counted(RECOGNITIONS) == len(SECONDS)
     with urllib.request.urlopen(f"{server.url}/v2", timeout=10) as about:
         assert ("binary_tensor_data" in json.load(about)["extensions"]) == TAKES_BINARY[kind]  # so both ways are tried here
     server.stop()
     assert_same(recognizer.classify(clip(0)), local.classify(clip(0)))
-    assert recognizer.remote.counts == {"remote": len(SECONDS), "retried": 0, "local": 1}
+    assert counted(RECOGNITIONS, where="server") == len(SECONDS) and counted(RECOGNITIONS, where="local") == 1
     server.start()
     until(lambda: recognizer.classify(clip(0)) and recognizer.remote.in_use)
     assert_same(recognizer.classify(clip(1)), local.classify(clip(1)))

@@ -40,6 +40,11 @@ WAITING = Gauge(
 SPECULATIONS_DROPPED = Counter(
     "spoken_intents_speculations_dropped", "Pauses that were not classified in advance, as too much waited already."
 )
+RECOGNITIONS = Counter(
+    "spoken_intents_recognitions",
+    "With inference servers: what was heard by the first that was asked (server), by a second (retried), by this process (local).",
+    ["where"],
+)
 LAG = Histogram("spoken_intents_event_loop_lag_seconds", "How late the server's event loop is.", buckets=LAG_S)
 
 

@@ -111,9 +111,6 @@ class RemoteGraph:
         name: What the servers know the graph by.
         probe: Log-mel, shape (1, n_mels, frames).
         expected: What the local graph gives for it: its outputs by name, each of shape (1, width).
-
-    Attributes:
-        counts: Turns that were heard by a server, that a second one was asked about, and that were left to the local graph.
     """
 
     def __init__(self, settings: RemoteSettings, name: str, probe: np.ndarray, expected: Dict[str, np.ndarray]) -> None:
@@ -125,7 +122,6 @@ class RemoteGraph:
         self._turn = itertools.count()
         self._pool = urllib3.PoolManager(maxsize=8)  # connections kept for each server
         self._lock = threading.Lock()
-        self.counts = {"remote": 0, "retried": 0, "local": 0}
         self._check_those_that_rested()
 
     @property
@@ -139,12 +135,13 @@ class RemoteGraph:
         Two servers are asked at most, each for the time-out at most, and one where it refuses this utterance, as others would.
         None where none of them gave an answer: the local graph has to.
         """
+        from spoken_intents.metrics import RECOGNITIONS  # not above: metrics are of turns, which are of what a recognizer says
+
         self._check_those_that_rested()
         replicas = [replica for replica in self._replicas if replica.in_use]
         first = next(self._turn)
         for retry in range(min(2, len(replicas))):
             replica = replicas[(first + retry) % len(replicas)]
-            self._count("retried", retry)
             try:
                 outputs = self._infer(replica, features)
             except _Refused as error:
@@ -160,14 +157,10 @@ class RemoteGraph:
                 # Not with a right answer to the probe: a server may know that sound and still fail with every turn.
                 replica.rest_seconds = FIRST_REST_SECONDS
                 replica.was_late = False
-                self._count("remote")
+                RECOGNITIONS.labels("retried" if retry else "server").inc()
                 return outputs
-        self._count("local")
+        RECOGNITIONS.labels("local").inc()
         return None
-
-    def _count(self, what: str, by: int = 1) -> None:
-        with self._lock:
-            self.counts[what] += by
 
     # ------------------------------------------------ which servers are in use
 
