@@ -228,6 +228,17 @@ def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in error
 
 
+def test_a_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(Scripted):
+        async def _recording(self, request: web.Request) -> web.Response:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr(load, "ANSWER_S", 0.2)
+    with pytest.raises(SpokenIntentsError, match="Nobody answers at http://.*it takes too long"):
+        under_load(Stuck(silent), monkeypatch, callers=1, seconds=1)
+
+
 def test_no_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert called("load", tmp_path) == 1
     assert "no recording there" in capsys.readouterr().err

@@ -5,8 +5,9 @@ import base64
 import itertools
 import json
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Protocol
+from typing import Any, AsyncIterator, Callable, Dict, Iterator, List, Optional, Protocol
 
 import aiohttp
 import numpy as np
@@ -309,10 +310,22 @@ async def dial(http: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocket
     Raises:
         SpokenIntentsError: Nobody listens at `url`.
     """
-    try:
+    with reaching(url):
         return await http.ws_connect(url, max_msg_size=2**20)
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise SpokenIntentsError(f"Nobody answers at {url} ({error}). Is `rasa run` up, with the voice channel?") from None
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Says in one sentence why a request to `url` failed.
+
+    Raises:
+        SpokenIntentsError: Nobody listens there, or in time, or what answers is no voice channel.
+    """
+    try:
+        yield
+    except (aiohttp.ClientError, OSError, ValueError, asyncio.TimeoutError) as error:
+        why = str(error) or "it takes too long"  # a time-out has no words
+        raise SpokenIntentsError(f"Nobody answers at {url} ({why}). Is `rasa run` up, with the voice channel?") from None
 
 
 def _first(answers: List[Answer]) -> Optional[Answer]:

@@ -23,7 +23,7 @@ import soundfile
 import soxr
 
 from spoken_intents.audio import SAMPLE_RATE, SUFFIXES, float_to_pcm16, read_audio
-from spoken_intents.client import Message, dial, end_of_speech
+from spoken_intents.client import Message, dial, end_of_speech, reaching
 from spoken_intents.errors import DataError, SpokenIntentsError
 from spoken_intents.load_report import LoadSettings, Report, Said, Take, Wire
 
@@ -34,6 +34,7 @@ NOISE = 1e-3  # of full scale: what a quiet line sounds like
 NOISE_S = 5.0  # then it begins again
 TAKES = 60  # recordings, each at some gain, at most
 PATIENCE_S = 10.0  # for answers, when time is up
+ANSWER_S = 60.0  # in which a server has to accept a call, and to answer a recording
 
 
 async def run(
@@ -51,7 +52,8 @@ async def run(
     rng = np.random.default_rng(settings.seed)
     noise = _noise(settings.wire, rng)
     report = Report(settings)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+    connector, patience = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=ANSWER_S)
+    async with aiohttp.ClientSession(connector=connector, timeout=patience) as http:
         takes = await _takes(http, settings, recordings, noise, rng)
         silence = _messages(noise)
         callers = [_Caller(report, takes, silence, seed) for seed in rng.integers(2**32, size=settings.callers)]
@@ -131,11 +133,9 @@ async def _alone(http: aiohttp.ClientSession, url: str, samples: np.ndarray, sam
     soundfile.write(file, samples, sample_rate, format="WAV", subtype="PCM_16")
     parts = urlsplit(url)
     there = urlunsplit((parts.scheme.replace("ws", "http"), parts.netloc, parts.path.rpartition("/")[0] + "/webhook", "", ""))
-    try:
+    with reaching(there):
         async with http.post(there, data=file.getvalue(), headers={"content-type": "audio/wav"}) as response:
             answer = await response.json(content_type=None)
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise SpokenIntentsError(f"Nobody answers at {there} ({error}). Is `rasa run` up, with the voice channel?") from None
     if not isinstance(answer, list):
         raise SpokenIntentsError(f"{there} is no voice channel, or refuses recordings: {json.dumps(answer)[:200]}")
     spoken = [message["custom"]["spoken"] for message in answer if "spoken" in (message.get("custom") or {})]
