@@ -8,7 +8,7 @@ from typing import Any, Callable, List, Tuple
 
 import numpy as np
 import pytest
-from aiohttp import WSMsgType, web
+from aiohttp import ClientWebSocketResponse, WSMsgType, web
 from test_cli import called, command
 
 from assistant import PROJECT, Assistant, free_port
@@ -19,6 +19,7 @@ from spoken_intents.load import GAINS_DB, read_recordings
 from spoken_intents.load_report import LoadSettings, Report, Said, Take
 
 FOLDERS = [PROJECT / f"audio/test/{intent}" for intent in ("greet", "affirm", "deny")]
+NONE = {"said": 0, "right": 0, "wrong": 0, "failed": 0, "lost": 0, "silent": 0, "late": 0, "double": 0}
 WORD = ("word", (0.3 * np.sin(np.arange(SAMPLE_RATE // 2) / 5)).astype(np.float32))  # half a second
 
 
@@ -34,10 +35,12 @@ def test_callers_of_a_running_server_lose_nothing(server: Assistant, tmp_path: P
     counts = report["counts"]
     assert counts["said"] >= 3
     assert counts["right"] + counts["wrong"] == counts["said"]
-    assert counts["lost"] == counts["late"] == counts["double"] == 0
+    assert counts["failed"] == counts["lost"] == counts["late"] == counts["double"] == report["rejected"] == 0
     assert report["dropped_calls"] == {}
-    for figure in ("server_intent", "server_message", "caller_intent", "caller_message", "speech_end_to_message"):
+    for figure in ("server_intent", "caller_intent"):
         assert report["latency_ms"][figure]["n"] == counts["said"]
+    for figure in ("server_message", "caller_message", "speech_end_to_message"):  # to a yes out of nowhere the bot says nothing
+        assert report["latency_ms"][figure]["n"] == counts["said"] - counts["silent"]
     for what in ("intent", "message"):  # nobody sees an answer before the server has sent it
         assert report["latency_ms"][f"caller_{what}"]["max"] >= report["latency_ms"][f"server_{what}"]["median"]
     assert "3 callers" in done.stdout
@@ -88,6 +91,7 @@ class Scripted:
 
 def under_load(scripted: Scripted, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Report:
     monkeypatch.setattr(load, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(load, "LINGER_S", 0.3)
     monkeypatch.setattr(load, "NOISE_S", 0.4)
 
     async def run() -> Report:
@@ -116,6 +120,20 @@ def answering(*intents: str) -> Callable[..., Any]:
     return answer
 
 
+def script(*steps: Tuple[int, Any]) -> Callable[..., Any]:
+    """Sends each message when so many have come."""
+
+    async def answer(socket: web.WebSocketResponse, received: List[str]) -> None:
+        for count, message in steps:
+            if count == len(received):
+                await socket.send_str(message if isinstance(message, str) else json.dumps(message))
+
+    return answer
+
+
+HEARD = {"trace_event": "transcript", "intent": "greet"}
+
+
 async def silent(socket: web.WebSocketResponse, received: List[str]) -> None:
     pass
 
@@ -127,11 +145,12 @@ def test_messages_are_paced_by_the_clock_and_markers_come_back(monkeypatch: pyte
     for received in scripted.received:
         assert json.loads(received[0]) == {"sample_rate": 8000}
         audio = [message for message in received if "audio" in message]
-        assert len(audio) <= (2 + 0.3) * 50  # what the clock allows, whatever the machine can send
+        assert len(audio) <= (2 + 0.3 + 0.3) * 50  # what the clock allows, whatever the machine can send
         assert len(audio) >= 75
         assert {len(message) for message in audio} == {len(json.dumps({"audio": "A" * 428}))}  # 320 bytes: 20 ms at 8 kHz
         assert json.dumps({"marker": "0"}) in received
-    assert report.counts() == {"said": 2, "right": 2, "wrong": 0, "lost": 0, "late": 0, "double": 0}
+    assert report.counts() == {**NONE, "said": 2, "right": 2}
+    assert report.passed
     assert all(said.message_ms is not None and said.audio_ms is not None for said in report.said)
     assert report.latencies()["server_intent"] == {"median": 5.0, "p95": 5.0, "p99": 5.0, "max": 5.0, "n": 2}
     assert report.lag_ms
@@ -153,8 +172,68 @@ def test_a_browsers_messages_are_small_and_many(monkeypatch: pytest.MonkeyPatch)
 )
 def test_what_went_wrong_is_counted(intents: Tuple[str, ...], counted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     report = under_load(Scripted(answering(*intents)), monkeypatch, callers=1, seconds=2)
-    none = {"said": 1, "right": 0, "wrong": 0, "lost": 0, "late": 0, "double": 0}
-    assert report.counts() == {**none, **counted}
+    assert report.counts() == {**NONE, "said": 1, **counted}
+
+
+def test_a_turn_that_failed_is_not_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = {"error": {"code": "turn_failed", "message": "This turn could not be answered (ValueError)."}}
+    scripted = Scripted(script((75, HEARD), (75, failed), (75, final(0, 0, 1000))))
+    report = under_load(scripted, monkeypatch, callers=1, seconds=2)
+    assert report.counts() == {**NONE, "said": 1, "failed": 1}
+    assert not report.passed
+    scripted = Scripted(script((75, failed), (75, json.dumps({"marker": "0", "final": True, "latency": {}, "turn": {}}))))
+    report = under_load(scripted, monkeypatch, callers=1, seconds=2)  # not even heard: nobody knows what was lost
+    assert report.counts() == {**NONE, "said": 1, "failed": 1, "lost": 1}
+
+
+def test_what_the_bot_says_by_itself_answers_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    still_there = [(40, {"response": "Are you still there?"}), (40, {"audio": ""})]
+    scripted = Scripted(script(*still_there, (75, HEARD), (75, final(0, 0, 1000))))
+    report = under_load(scripted, monkeypatch, callers=1, seconds=2)
+    assert report.counts() == {**NONE, "said": 1, "right": 1, "silent": 1}
+    assert {"caller_message", "caller_audio", "speech_end_to_message"}.isdisjoint(report.latencies())
+
+
+def test_a_second_turn_behind_the_last_answer_is_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted = Scripted(script((75, HEARD), (75, final(0, 0, 1000)), (80, final(1, 0, 1000))))
+    assert under_load(scripted, monkeypatch, callers=1, seconds=2).counts()["double"] == 1
+
+
+def test_an_end_that_is_told_again_is_no_second_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted = Scripted(script((75, HEARD), (75, final(0, 0, 1000)), (80, final(0, 0, 1000))))
+    report = under_load(scripted, monkeypatch, callers=1, seconds=2)
+    assert report.counts() == {**NONE, "said": 1, "right": 1, "silent": 1}
+    assert scripted.received[0].count(json.dumps({"marker": "0"})) == 2  # the server waits for it, as for the first
+
+
+def test_an_answer_counts_whose_marker_cannot_be_sent_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = ClientWebSocketResponse.send_str
+
+    async def broken(socket: ClientWebSocketResponse, text: str) -> None:
+        if "marker" in text:
+            raise ConnectionResetError("Cannot write to closing transport")
+        await send(socket, text)
+
+    monkeypatch.setattr(ClientWebSocketResponse, "send_str", broken)
+    report = under_load(Scripted(answering("greet")), monkeypatch, callers=1, seconds=2)
+    assert report.counts() == {**NONE, "said": 1, "right": 1}
+
+
+def test_a_message_that_the_callers_do_not_understand_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = {"marker": "0", "final": True, "turn": {"start_ms": 0}}
+    with pytest.raises(KeyError, match="speech_end_ms"):
+        under_load(Scripted(script((75, half))), monkeypatch, callers=1, seconds=2)
+    report = under_load(Scripted(script((75, "no JSON"))), monkeypatch, callers=1, seconds=2)
+    assert report.dropped == Counter(bad_json=1)
+
+
+def test_a_run_in_which_nobody_speaks_does_not_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    async def run() -> int:
+        async with Scripted(silent) as url:  # a second is less than a recording, and the pause before it
+            return await asyncio.to_thread(called, "load", FOLDERS[0], "--url", url, "--seconds", 1, "--ramp", 0, "--callers", 1)
+
+    assert asyncio.run(run()) == 1
+    assert "Nobody has said anything" in " ".join(capsys.readouterr().out.split())
 
 
 def test_why_an_utterance_was_lost_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,11 +274,23 @@ def test_who_is_refused_is_dropped_and_who_is_hung_up_on_calls_again(monkeypatch
     assert report.lost == 0  # nobody can answer what was said to a line that is gone
 
 
+def test_a_hang_up_does_not_excuse_what_was_lost_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang_up(socket: web.WebSocketResponse, received: List[str]) -> None:
+        if len(received) == 80:  # the utterance is over since half a second at least, and so is the time to call again
+            await socket.send_str(json.dumps({"hangup": True}))
+            await socket.close()
+
+    report = under_load(Scripted(hang_up), monkeypatch, callers=1, seconds=1.5)
+    assert report.counts() == {**NONE, "said": 1, "lost": 1}
+    assert not report.dropped
+
+
 def test_a_generator_that_is_late_says_so() -> None:
-    report = Report(LoadSettings("ws://x"), lag_ms=[1.0] * 94 + [500.0] * 6)
+    said = [Said(Take("a", [], 0, "greet"), 0, 1, 2, turns=[{"intent": "greet"}])]
+    report = Report(LoadSettings("ws://x"), said, lag_ms=[1.0] * 94 + [500.0] * 6)
     assert not report.kept_pace
     assert "could not keep pace" in report.problems()[0]
-    assert Report(LoadSettings("ws://x"), lag_ms=[1.0] * 96 + [500.0] * 4).problems() == []
+    assert Report(LoadSettings("ws://x"), said, lag_ms=[1.0] * 96 + [500.0] * 4).problems() == []
 
 
 def test_late_is_by_the_callers_clock() -> None:

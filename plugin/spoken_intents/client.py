@@ -291,7 +291,7 @@ class VoiceClient:
         try:
             async for received in self._socket:
                 if received.type is aiohttp.WSMsgType.TEXT:
-                    message = _parsed(received.data)
+                    message = parsed(received.data)
                     if "error" in message and _error_in(message).code != "turn_failed":
                         self._refusal = _error_in(message)
                     self._on_message(message)
@@ -335,7 +335,12 @@ def _first(answers: List[Answer]) -> Optional[Answer]:
     return answers[0] if answers else None
 
 
-def _parsed(text: str) -> Message:
+def parsed(text: str) -> Message:
+    """A message of the server.
+
+    Raises:
+        ProtocolError: (``bad_json``) It is no JSON object.
+    """
     try:
         message = json.loads(text)
     except ValueError:

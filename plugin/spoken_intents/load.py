@@ -13,8 +13,9 @@ import io
 import itertools
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, Optional, Sequence, Set, Tuple
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -23,8 +24,8 @@ import soundfile
 import soxr
 
 from spoken_intents.audio import SAMPLE_RATE, SUFFIXES, float_to_pcm16, read_audio
-from spoken_intents.client import Message, dial, end_of_speech, reaching
-from spoken_intents.errors import DataError, SpokenIntentsError
+from spoken_intents.client import Message, dial, end_of_speech, parsed, reaching
+from spoken_intents.errors import DataError, ProtocolError, SpokenIntentsError
 from spoken_intents.load_report import LoadSettings, Report, Said, Take, Wire
 
 SPEAKING = 0.3  # of the time: 3 s in every 10
@@ -34,6 +35,7 @@ NOISE = 1e-3  # of full scale: what a quiet line sounds like
 NOISE_S = 5.0  # then it begins again
 TAKES = 60  # recordings, each at some gain, at most
 PATIENCE_S = 10.0  # for answers, when time is up
+LINGER_S = 1.0  # behind the last answer: a second turn of the same utterance would come by then
 ANSWER_S = 60.0  # in which a server has to accept a call, and to answer a recording
 
 
@@ -61,12 +63,13 @@ async def run(
             asyncio.create_task(caller.live(http, settings.ramp_s * number / settings.callers))
             for number, caller in enumerate(callers)
         ]
-        began = time.perf_counter()
+        began, going = time.perf_counter(), set(calls)
         try:
-            while any(not call.done() for call in calls):
-                await asyncio.wait(calls, timeout=0.5)
+            while going:
+                ended, going = await asyncio.wait(going, timeout=0.5, return_when=asyncio.FIRST_EXCEPTION)
+                for call in ended:
+                    call.result()  # raises what is wrong with a caller, not with the server
                 progress(time.perf_counter() - began, report)
-            await asyncio.gather(*calls)
         finally:
             for call in calls:
                 call.cancel()
@@ -186,10 +189,9 @@ class _Caller:
             call.say(Said(take, begin_ms, speech_end_ms, end_ms))
             yield from take.messages
             quiet = int(max(PAUSE_S / seconds, len(take.messages) * (1 / SPEAKING - 1)) * rng.uniform(0.7, 1.3))
-        for message in itertools.islice(silence, max(0, last - before) + int(PATIENCE_S / seconds)):
-            if call.answered:
-                return
-            yield message
+        patience = itertools.islice(silence, max(0, last - before) + int(PATIENCE_S / seconds))
+        yield from itertools.takewhile(lambda message: not call.answered, patience)
+        yield from itertools.islice(silence, int(LINGER_S / seconds))
 
 
 class _Call:
@@ -199,8 +201,10 @@ class _Call:
         self._report = report
         self._said: List[Said] = []
         self._began = 0.0  # when the first sample was spoken
-        self._hung_up = False
+        self._hung_up_ms: Optional[float] = None  # where in the caller's audio the bot has ended the call
         self._refusal = ""
+        self._ends: Set[str] = set()  # the markers that have come
+        self._failed = False  # whether the turn under way has
         self._intent: Optional[float] = None  # when it came, of the turn under way, and so on
         self._message: Optional[float] = None
         self._audio: Optional[float] = None
@@ -226,12 +230,15 @@ class _Call:
             broken = reader.done()
             reason = self._refusal or f"closed {socket.close_code}"
             await socket.close()
-            await asyncio.gather(reader, return_exceptions=True)
-        if self._hung_up:
-            self._report.unsay([said for said in self._said if not said.turns])
+            await asyncio.wait({reader})
+        with suppress(ConnectionError, aiohttp.ClientError):  # a line that broke; anything else is a mistake of ours
+            reader.result()
+        hung_up_ms = self._hung_up_ms
+        if hung_up_ms is not None:
+            self._report.unsay([said for said in self._said if not said.turns and said.end_ms > hung_up_ms])
         elif broken:
             self._report.dropped[reason] += 1
-        return self._hung_up
+        return hung_up_ms is not None
 
     async def _speak(self, socket: aiohttp.ClientWebSocketResponse, line: Iterator[str], reader: "asyncio.Task[None]") -> None:
         wire = self._report.settings.wire
@@ -259,18 +266,29 @@ class _Call:
             if received.data.startswith('{"audio"'):  # who only measures need not listen
                 self._audio = self._audio or now
                 continue
-            message = json.loads(received.data)
+            try:
+                message = parsed(received.data)
+            except ProtocolError as error:
+                self._refusal = error.code
+                return
             if message.get("final"):
-                await socket.send_str(json.dumps({"marker": message["marker"]}))
-                self._end(message)
+                if message["marker"] not in self._ends:  # else told again, behind speech that was broken off by mistake
+                    self._ends.add(message["marker"])
+                    self._end(message)
+                with suppress(ConnectionError, aiohttp.ClientError):  # what came before the end of the line still counts
+                    await socket.send_str(json.dumps({"marker": message["marker"]}))
             elif message.get("trace_event") == "transcript":
+                self._forget()
                 self._intent = now
             elif {"response", "custom", "image"} & set(message):
                 self._message = self._message or now
-            elif "error" in message and message["error"]["code"] != "turn_failed":
+            elif "error" in message and message["error"]["code"] == "turn_failed":
+                self._failed = True
+                self._report.failed += 1
+            elif "error" in message:
                 self._refusal = message["error"]["code"]
             elif message.get("hangup"):
-                self._hung_up = True
+                self._hung_up_ms = (now - self._began) * 1000
             elif message.get("trace_event") in ("non_speech", "ignored"):
                 self._report.rejected += 1
 
@@ -289,6 +307,7 @@ class _Call:
     def _take(self, said: Said, turn: Message, final: Message) -> None:
         if not said.turns:
             turn_end = self._began + turn["end_ms"] / 1000
+            said.failed = self._failed
             said.latency = final["latency"]
             said.intent_ms = _since(turn_end, self._intent)
             said.message_ms = _since(turn_end, self._message)
@@ -297,8 +316,9 @@ class _Call:
         said.turns.append(turn)
 
     def _forget(self) -> None:
-        """What came before belongs to no turn that is still to come."""
+        """What came before belongs to no turn that is still to come, nor does what the bot said by itself."""
         self._intent = self._message = self._audio = None
+        self._failed = False
 
 
 def _since(began: float, came: Optional[float]) -> Optional[float]:

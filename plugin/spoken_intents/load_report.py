@@ -94,7 +94,8 @@ class Said:
     """One utterance of a caller and what became of it; times in ms, positions in ms of the caller's audio.
 
     Attributes:
-        turns: The server's records of the turns that were made of it: right is exactly one, of the intent in `take`.
+        turns: The server's records of the turns that were made of it.
+        failed: Whether the server could not answer the first of them.
         latency: The server's figures for the first of them.
         intent_ms, message_ms, audio_ms: From the end of that turn to what came back, by the caller's clock: since the audio
             that ended it was due to be sent.
@@ -106,6 +107,7 @@ class Said:
     speech_end_ms: float
     end_ms: float
     turns: List[Message] = field(default_factory=list)
+    failed: bool = False
     latency: Dict[str, float] = field(default_factory=dict)
     intent_ms: Optional[float] = None
     message_ms: Optional[float] = None
@@ -113,8 +115,13 @@ class Said:
     answered_ms: Optional[float] = None
 
     @property
+    def answered(self) -> bool:
+        return bool(self.turns) and not self.failed
+
+    @property
     def right(self) -> bool:
-        return bool(self.turns) and self.turns[0].get("intent") == self.take.intent
+        """Whether its first turn is of the intent in `take`, and did not fail."""
+        return self.answered and self.turns[0].get("intent") == self.take.intent
 
 
 @dataclass
@@ -123,6 +130,7 @@ class Report:
 
     Attributes:
         uncalled: Turns that the server made of what nobody said.
+        failed: Turns that the server said it could not answer. One that it could not even hear leaves its utterance lost, too.
         rejected: Utterances that the server took for noise, or for an "uh-huh" over the bot's speech.
         dropped: Why calls ended before their time, and how many.
         lag_ms: The generator's own lateness: by how much the latest message of each caller's each second was sent late.
@@ -131,6 +139,7 @@ class Report:
     settings: LoadSettings
     said: List[Said] = field(default_factory=list)
     uncalled: int = 0
+    failed: int = 0
     rejected: int = 0
     dropped: "Counter[str]" = field(default_factory=Counter)
     lag_ms: List[float] = field(default_factory=list)
@@ -139,6 +148,11 @@ class Report:
     def lost(self) -> int:
         """Utterances that got no answer."""
         return sum(not said.turns for said in self.said)
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was said, and all of it answered, in calls that lasted."""
+        return bool(self.said) and not (self.lost or self.failed or self.dropped)
 
     @property
     def kept_pace(self) -> bool:
@@ -155,8 +169,10 @@ class Report:
         return {
             "said": len(self.said),
             "right": sum(said.right for said in self.said),
-            "wrong": sum(bool(said.turns) and not said.right for said in self.said),
+            "wrong": sum(said.answered and not said.right for said in self.said),
+            "failed": self.failed,
             "lost": self.lost,
+            "silent": sum(said.answered and said.message_ms is None for said in self.said),
             "late": sum(said.message_ms is not None and said.message_ms > self.settings.late_ms for said in self.said),
             "double": self.uncalled + sum(max(0, len(said.turns) - 1) for said in self.said),
         }
@@ -165,6 +181,8 @@ class Report:
         """What makes the figures worse than they look, a sentence each."""
         dropped = ", ".join(f"{reason} ({count})" for reason, count in self.dropped.items())
         said = [f"Calls that ended before their time: {dropped}."] if dropped else []
+        if not self.said:
+            said.append("Nobody has said anything. Take more --seconds than a recording and the pause before it last.")
         if self.rejected:
             said.append(f"{self.rejected} utterances were taken for noise, or for an uh-huh over the bot's speech.")
         if not self.kept_pace:
