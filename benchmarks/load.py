@@ -75,14 +75,24 @@ async def measured(assistant: Assistant, settings: LoadSettings, recordings: Seq
 def shown(rows: List[Dict[str, Any]]) -> Table:
     """A line for each row; `to message` is by the callers' clock, from the end of the turn."""
     table = Table(
-        "callers", "said", "right", "lost", "late", "to message, 95 %", "server says", "status, 95 %", "cores", "MB a call"
+        "callers",
+        "said",
+        "right",
+        "failed",
+        "lost",
+        "late",
+        "to message, 95 %",
+        "server says",
+        "status, 95 %",
+        "cores",
+        "MB a call",
     )
     for row in rows:
         latency = row["latency_ms"]
         caller, server = (latency.get(f"{whose}_message", {}).get("p95", float("nan")) for whose in ("caller", "server"))
         table.add_row(
             f"{row['callers']} {row['messages']}",
-            *(str(row["counts"][key]) for key in ("said", "right", "lost", "late")),
+            *(str(row["counts"][key]) for key in ("said", "right", "failed", "lost", "late")),
             f"{caller:.0f} ms{'' if row['kept_pace'] else ' *'}",
             f"{server:.0f} ms",
             f"{row['status_ms']['p95']:.0f} ms",
@@ -97,7 +107,8 @@ def bends(rows: List[Dict[str, Any]]) -> str:
     good, bad = [], []
     for row in (row for row in rows if row["messages"] == "telephone"):
         p95 = row["latency_ms"].get("caller_message", {}).get("p95", float("inf"))
-        (good if not row["counts"]["lost"] and not row["dropped_calls"] and p95 < AIM_MS else bad).append(row["callers"])
+        missed = row["counts"]["lost"] or row["counts"]["failed"] or row["dropped_calls"]
+        (good if not missed and p95 < AIM_MS else bad).append(row["callers"])
     return (
         f"Nothing lost and 95 % under {AIM_MS} ms with {max(good, default=0)} callers; not with {min(bad, default='any tried')}."
     )
