@@ -1,6 +1,7 @@
 """What the action server answers is checked as before, and the schema that it is checked by once."""
 
 import sys
+from decimal import Decimal
 from typing import Any, List
 
 import jsonschema
@@ -53,3 +54,19 @@ def test_a_wrong_schema_is_refused_each_time() -> None:
     jsonschema.validate({}, {"type": "object"})
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate([], {"type": "object"})
+
+
+def test_a_schema_that_json_cannot_hold_is_judged_all_the_same() -> None:
+    jsonschema.validate(Decimal(1), {"enum": [Decimal(1)]})
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(Decimal(2), {"enum": [Decimal(1)]})
+    for _ in range(2):
+        with pytest.raises(jsonschema.SchemaError):
+            jsonschema.validate(Decimal(1), {"enum": [Decimal(1)], "type": "no such type"})
+
+
+def test_a_validator_of_ones_own_judges_as_well() -> None:
+    validator = jsonschema.Draft202012Validator({})
+    validator.check_schema({"type": "object"})
+    with pytest.raises(jsonschema.SchemaError):
+        validator.check_schema({"type": "no such type"})

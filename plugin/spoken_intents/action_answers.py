@@ -26,8 +26,13 @@ def judge_schemas_once() -> None:
     def check_schema(schema: Dict[str, Any], *arguments: Any, **options: Any) -> None:
         if arguments or options:  # by which the answer might change
             judge(schema, *arguments, **options)
+            return
+        try:
+            as_text = json.dumps(schema, sort_keys=True)
+        except TypeError:  # JSON cannot hold it; Python's validator may well take it
+            judge(schema)
         else:
-            judge_once(json.dumps(schema, sort_keys=True))
+            judge_once(as_text)
 
     check_schema.remembers = True  # type: ignore[attr-defined]
-    Draft202012Validator.check_schema = check_schema
+    Draft202012Validator.check_schema = staticmethod(check_schema)
