@@ -224,6 +224,14 @@ def test_several_processes_count_together_and_a_killed_ones_calls_are_over(tmp_p
     assert (one[open_calls], one[refusals]) == (2, 2)
 
 
+def test_a_file_of_nobody_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    for name in ("gauge_livesum_copy.db", "gauge_live.db"):
+        (tmp_path / name).write_bytes(bytes(8))
+    assert metrics.exposition() == b""
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 # ---------------------------------------------------------------- the dashboard
 
 FUNCTIONS = {"sum", "rate", "histogram_quantile", "topk"}

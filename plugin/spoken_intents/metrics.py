@@ -117,10 +117,10 @@ def exposition() -> bytes:
 def _forget_calls_of_the_dead(directory: str) -> None:
     """A worker that was killed leaves its open calls behind."""
     for file in glob.glob(f"{glob.escape(directory)}/gauge_live*.db"):
-        pid = int(Path(file).stem.rpartition("_")[2])
-        if not _lives(pid):
+        pid = Path(file).stem.rpartition("_")[2]
+        if pid.isdecimal() and not _lives(int(pid)):  # else it is nobody's
             with suppress(FileNotFoundError):  # another scrape was faster
-                mark_process_dead(pid, directory)
+                mark_process_dead(int(pid), directory)
 
 
 def _lives(pid: int) -> bool:
