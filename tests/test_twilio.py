@@ -18,6 +18,7 @@ from test_session import LoudVad
 
 import in_process
 from assistant import ROOT
+from counted import Counted
 from in_process import run
 from spoken_intents import segmenter
 from spoken_intents.audio import SAMPLE_RATE
@@ -516,6 +517,33 @@ def test_the_newer_of_two_connections_for_one_call_is_the_call(caplog: pytest.Lo
         (older.call_sid, "intent_7"),
     ]
     assert newer.heard == on_the_wire(1) and "connected anew" in caplog.text
+
+
+@pytest.mark.parametrize(("idle_timeout_ms", "give_way_ms"), [(600_000, 100), (500, 600_000)])
+def test_an_older_connection_on_a_dead_network_keeps_no_place(
+    idle_timeout_ms: int, give_way_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not answer that it is closed: it is gone soon, or, where its silence ends it first, not refused for that."""
+    monkeypatch.setattr(twilio, "GIVE_WAY_MS", give_way_ms)
+    rasa, counted = Rasa(), Counted()
+
+    async def main() -> None:
+        async with serving(rasa, replace(SETTINGS, idle_timeout_ms=idle_timeout_ms)) as server:
+            async with server.phone() as older, server.phone() as newer:
+                await older.connect()
+                await older.say(said(6))
+                await older.until(lambda: rasa.turns)
+                older._reader.cancel()  # a client that reads would answer
+                older._reader = asyncio.create_task(asyncio.sleep(0))
+                await newer.connect()
+                await newer.listen(lambda: counted("spoken_intents_calls_open", channel="twilio_media_streams") == 2)
+                await newer.listen(lambda: counted("spoken_intents_calls_open", channel="twilio_media_streams") == 1)
+                await newer.say(said(7))
+                await newer.until(lambda: len(rasa.turns) == 2)
+
+    run(main())
+    assert rasa.heard == ["intent_6", "intent_7"]
+    assert counted("spoken_intents_refusals_total", channel="twilio_media_streams") == 0
 
 
 # ---------------------------------------------------------------- bad callers

@@ -5,11 +5,12 @@ import json
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, Optional, Union
+from typing import Any, Coroutine, Dict, Iterator, Optional, Union
 
 import numpy as np
-from sanic.exceptions import SanicException, WebsocketClosed
+from sanic.exceptions import WebsocketClosed
 from sanic.request import Request
+from websockets.exceptions import ProtocolError as FrameError
 from websockets.frames import Frame, Opcode
 
 from spoken_intents import metrics
@@ -94,7 +95,7 @@ class ConnectionCall(SpokenCall):
         self._messages = Allowance(self._settings.max_messages_per_second, 5 * self._settings.max_messages_per_second)
         self._audio = Allowance(1.0, self._settings.max_ahead_ms / 1000)
         self._tune(SAMPLE_RATE)
-        self._bound_pongs()
+        self._bound_frames()
 
     async def run(self) -> None:
         """Until the caller leaves, breaks the protocol, or falls silent for too long."""
@@ -138,16 +139,23 @@ class ConnectionCall(SpokenCall):
 
     # ------------------------------------------------ for the channel to use
 
-    def _bound_pongs(self) -> None:
-        """Sanic keeps its answer to every ping, however many wait already for a client that reads none of them."""
+    def _bound_frames(self) -> None:
+        """What Sanic takes on its own counts as messages, too: pings, pongs and parts of messages, however small and many.
+
+        It keeps its answer to every ping, however many wait already for a client that reads none of them.
+        """
         connection = self._websocket.connection
-        send = connection.send_frame
+        take = connection.recv_frame
 
-        def send_unless_full(frame: Frame) -> None:
-            if frame.opcode is not Opcode.PONG or self._transport.get_write_buffer_size() < FULL_BYTES:
-                send(frame)
+        def take_within_bounds(frame: Frame) -> None:
+            whole = frame.fin and frame.opcode in (Opcode.TEXT, Opcode.BINARY)  # which `_receive` counts
+            if not whole and not self._messages.spend(1):
+                self._cut_off("too_many_messages", f"more than {self._settings.max_messages_per_second} frames a second")
+                raise FrameError("too many")  # else the rest of what has come would be parsed all the same
+            if frame.opcode is not Opcode.PING or self._transport.get_write_buffer_size() < FULL_BYTES:
+                take(frame)
 
-        connection.send_frame = send_unless_full
+        connection.recv_frame = take_within_bounds
 
     def _tune(self, rate: int) -> None:
         """The client's sample rate is known."""
@@ -162,30 +170,37 @@ class ConnectionCall(SpokenCall):
 
     async def _send(self, message: Dict[str, Any]) -> None:
         """Sends, or, when the client is gone, does nothing: an exception here would lose Rasa's turn."""
-        if not self._open:
-            return
-        try:
-            await asyncio.wait_for(self._websocket.send(json.dumps(message)), SEND_TIMEOUT_MS / 1000)
-        except asyncio.TimeoutError:
-            self._cut_off()
-        except (WebsocketClosed, ConnectionError, SanicException):
-            self._open = False
+        if self._open:
+            await self._in_time(self._websocket.send(json.dumps(message)))
 
-    async def _close(self, code: int, reason: str) -> None:
-        """Closes the connection, once."""
+    async def _close(self, code: int, reason: str, within_ms: Optional[int] = None) -> None:
+        """Closes the connection, once; a client that does not answer that in time is gone: until then it has its place."""
         if self._open:
             self._open = False
-            try:
-                await asyncio.wait_for(self._websocket.close(code, reason), SEND_TIMEOUT_MS / 1000)
-            except (WebsocketClosed, asyncio.TimeoutError, ConnectionError, SanicException):
-                pass  # it is gone already, or will be: Sanic waits no longer for it
+            within_ms = SEND_TIMEOUT_MS if within_ms is None else within_ms
+            asyncio.get_running_loop().call_later(within_ms / 1000, self._transport.abort)
+            await self._in_time(self._websocket.close(code, reason))
 
-    def _cut_off(self) -> None:
-        """Ends the connection without a word: the client reads nothing, so what there is to send would stay here for ever."""
-        self._open = False
-        logger.warning("Call %s is cut off: its client has read nothing for %d ms.", self.id, SEND_TIMEOUT_MS)
-        metrics.refused(self.counted_as, "reads_nothing")
-        self._transport.abort()
+    async def _in_time(self, sending: Coroutine[Any, Any, None]) -> None:
+        """Has it done. When the client is gone Sanic raises this and that, CancelledError included, in whoever waits to send:
+        it has to be told from the cancellation of our own caller, which alone goes on."""
+        task = asyncio.ensure_future(sending)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=SEND_TIMEOUT_MS / 1000)
+        finally:
+            task.cancel()  # unless it is done
+        if not done:
+            self._cut_off("reads_nothing", f"its client has read nothing for {SEND_TIMEOUT_MS} ms")
+        elif task.cancelled() or task.exception() is not None:
+            self._open = False
+
+    def _cut_off(self, code: str, why: str) -> None:
+        """Ends the connection without a word, once."""
+        if self._open:
+            self._open = False
+            logger.warning("Call %s is cut off: %s.", self.id, why)
+            metrics.refused(self.counted_as, code)
+            self._transport.abort()  # what there is to send would stay here for ever
 
     async def _play_rest(self) -> None:
         """What the resampler still holds of the audio before a mark."""
@@ -199,14 +214,15 @@ class ConnectionCall(SpokenCall):
 
     async def _receive(self) -> None:
         message: Optional[Union[str, bytes]] = await self._websocket.recv(self._settings.idle_timeout_ms / 1000)
+        if not self._open:
+            return  # it came, or nothing came, behind our goodbye
         if message is None:
             raise ProtocolError("idle", f"Nothing came for {self._settings.idle_timeout_ms} ms.", 4408)
         if not self._messages.spend(1):
             raise ProtocolError(
                 "too_many_messages", f"More than {self._settings.max_messages_per_second} messages a second.", 4429
             )
-        if self._open:  # else it came behind our goodbye
-            await self.take(message)
+        await self.take(message)
         await asyncio.sleep(0)  # a client that sends without pause must not keep the loop to itself
 
     # ------------------------------------------------ what the session wants

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BEFORE_START = 10  # messages; Twilio sends one
 ADDRESS = re.compile(r"[\w.:\[\]/%~-]{1,500}", re.ASCII)
+GIVE_WAY_MS = 1_000  # to say goodbye in
 MAX_FORM_BYTES = 65_536  # Twilio sends about 1,000
 KNOWN = {"From": "caller", "To": "callee", "Direction": "direction", "language": "language"}  # parameter -> metadata
 
@@ -239,8 +240,8 @@ class _TwilioCall(ConnectionCall):
         await self._close(error.close_code, error.code)
 
     async def give_way(self) -> None:
-        """A newer connection has the call."""
-        await self._close(4409, "replaced")
+        """A newer connection has the call; this one's network is probably dead, and keeps nobody's place."""
+        await self._close(4409, "replaced", GIVE_WAY_MS)
 
     # ------------------------------------------------ what the session wants
 
