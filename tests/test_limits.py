@@ -1,6 +1,7 @@
 """More callers than there are places, and clients that read nothing: refused, bounded, and no harm to other calls."""
 
 import asyncio
+import io
 import json
 import re
 import socket
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 import aiohttp
 import numpy as np
 import pytest
+import soundfile
 from sanic import Sanic
 from telephone import Telephone
 from test_session import LoudVad, ScriptedRecognizer, intent_of, said
@@ -211,11 +213,17 @@ class Deaf:
         return self
 
     @staticmethod
-    def frame(payload: bytes, opcode: int) -> bytes:
-        return bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload  # masked by zeros
+    def frame(payload: bytes, opcode: int, final: bool = True) -> bytes:
+        return bytes([0x80 * final | opcode, 0x80 | len(payload)]) + bytes(4) + payload  # masked by zeros
 
     async def send(self, payload: bytes, opcode: int = 1) -> None:
-        await self._loop.sock_sendall(self.socket, self.frame(payload, opcode))
+        await self.write(self.frame(payload, opcode))
+
+    async def write(self, frames: bytes) -> None:
+        try:
+            await self._loop.sock_sendall(self.socket, frames)
+        except ConnectionError:
+            pass  # refused while still sending
 
 
 def server_side(app: Sanic, client: Deaf) -> Any:
@@ -257,9 +265,72 @@ def test_a_client_that_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch)
     assert counted("spoken_intents_calls_open", channel="voice") == 0
 
 
+def test_a_turn_is_finished_whoever_of_its_senders_finds_the_client_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four send at once to a client that reads nothing: one waits for it, three for the one. Rasa's turn loses none of them."""
+    monkeypatch.setattr(connection, "SEND_TIMEOUT_MS", 500)
+    counted, finished = Counted(), []
+
+    async def talkative(message: Any) -> None:
+        async def say() -> None:
+            for _ in range(400):
+                await message.output_channel.send_custom_json(message.sender_id, {"much": "x" * 30_000})
+
+        await asyncio.gather(*(say() for _ in range(4)))
+        finished.append(message.text)
+
+    async def main() -> None:
+        channel = VoiceInput(VoiceSettings(**QUICK, idle_timeout_ms=600_000))
+        async with serving(channel, rasa=talkative, ear=EAR) as app:
+            deaf = await Deaf().connect(app.ctx.port)
+            await deaf.send(b'{"text": "tell me everything"}')
+            await deaf.send(b'{"text": "and once more"}')
+            while server_side(app, deaf) is not None:
+                await asyncio.sleep(0.01)
+            while channel._ending:
+                await asyncio.sleep(0.01)
+            deaf.socket.close()
+
+    run(main())
+    assert finished[:1] == ["tell me everything"]
+    assert counted("spoken_intents_refusals_total", channel="voice", code="reads_nothing") == 1
+    assert counted("spoken_intents_turns_total", channel="voice", outcome="failed") == 0
+
+
+@pytest.mark.parametrize(
+    "frame", [Deaf.frame(b"", 9), Deaf.frame(b"", 10), Deaf.frame(b"", 0, final=False)], ids=["ping", "pong", "part"]
+)
+def test_a_flood_of_what_is_no_message_is_refused(frame: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sanic takes these on its own; each costs the event loop some time. What has come with them is looked at no more."""
+    counted, spent = Counted(), []
+
+    class Watched(connection.Allowance):
+        def spend(self, amount: float) -> bool:
+            spent.append(amount)
+            return super().spend(amount)
+
+    monkeypatch.setattr(connection, "Allowance", Watched)
+    channel = VoiceInput(VoiceSettings(**QUICK, max_messages_per_second=20))
+
+    async def main() -> None:
+        async with serving(channel, rasa=rasa, ear=EAR) as app, aiohttp.ClientSession() as http:
+            async with Caller(http, app.ctx.port) as other:
+                assert await other.say(1) == intent_of(1)
+                flooding = await Deaf().connect(app.ctx.port)
+                await flooding.write(Deaf.frame(b"", 1, final=False) + frame * 40_000)
+                while server_side(app, flooding) is not None:
+                    await asyncio.sleep(0.01)
+                assert await other.say(2) == intent_of(2)
+                flooding.socket.close()
+
+    run(main())
+    assert counted("spoken_intents_refusals_total", channel="voice", code="too_many_messages") == 1
+    assert counted("spoken_intents_calls_open", channel="voice") == 0
+    assert 100 < len(spent) < 1000
+
+
 def test_pings_of_a_client_that_reads_nothing_do_not_pile_up() -> None:
     """Each is to be answered; answers that wait for it are bounded as everything else is, and others' pings are answered."""
-    channel = VoiceInput(VoiceSettings(**QUICK))
+    channel = VoiceInput(VoiceSettings(**QUICK, max_messages_per_second=1_000_000))
 
     async def main() -> None:
         async with serving(channel, rasa=rasa, ear=EAR) as app, aiohttp.ClientSession() as http:
@@ -281,6 +352,52 @@ def test_pings_of_a_client_that_reads_nothing_do_not_pile_up() -> None:
             deaf.socket.close()
 
     run(main())
+
+
+# ---------------------------------------------------------------- recordings over HTTP
+
+
+def test_more_recordings_than_may_be_are_refused_and_calls_go_on() -> None:
+    counted = Counted()
+    channel = VoiceInput(VoiceSettings(**QUICK, max_uploads=2))
+    file = io.BytesIO()
+    soundfile.write(file, said(7), SAMPLE_RATE, format="WAV")
+
+    async def main() -> None:
+        arrived, go_on = 0, asyncio.Event()
+
+        async def slow(message: Any) -> None:
+            nonlocal arrived
+            if message.sender_id.startswith("upload"):
+                arrived += 1
+                await go_on.wait()
+            await rasa(message)
+
+        async with serving(channel, rasa=slow, ear=EAR) as app, aiohttp.ClientSession() as http:
+
+            async def upload(number: int) -> Any:
+                url = f"http://127.0.0.1:{app.ctx.port}/webhooks/voice/webhook?sender=upload{number}"
+                async with http.post(url, data=file.getvalue()) as answer:
+                    return answer.status, await answer.json()
+
+            async with Caller(http, app.ctx.port) as caller:
+                assert await caller.say(1) == intent_of(1)
+                app.ctx.settled = "the model before"
+                first = [asyncio.create_task(upload(number)) for number in (1, 2)]
+                while arrived < 2:
+                    await asyncio.sleep(0.001)
+                assert app.ctx.settled == app.ctx.agent.model_id, "a recording finds a model that was replaced, as a call does"
+                status, refusal = await upload(3)
+                assert (status, refusal["error"]["code"]) == (503, "too_many_uploads")
+                assert "2 recordings are being answered" in refusal["error"]["message"]
+                assert await caller.say(2) == intent_of(2)
+                go_on.set()
+                for status, messages in await asyncio.gather(*first):
+                    assert (status, messages[-1]["text"]) == (200, intent_of(7))
+                assert (await upload(4))[0] == 200, "there is room again"
+
+    run(main())
+    assert counted("spoken_intents_refusals_total", channel="recording", code="too_many_uploads") == 1
 
 
 EAR: Any = ScriptedRecognizer()

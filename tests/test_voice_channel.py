@@ -448,6 +448,7 @@ def test_hanging_up_lets_rasas_turn_end(server: Assistant) -> None:
         ({"idle_timeout": 3}, "unknown idle_timeout. Allowed: allowed_origins"),
         ({"idle_timeout_ms": 0}, "idle_timeout_ms takes more than 0"),
         ({"max_connections": 0}, "max_connections takes more than 0"),
+        ({"max_uploads": 0}, "max_uploads takes more than 0"),
         ({"min_silence_duration_ms": "long"}, "min_silence_duration_ms takes a whole number"),
         ({"vad_mode": 4}, "vad_mode takes 0, 1, 2 or 3"),
         ({"allowed_origins": "https://x"}, "allowed_origins takes a list"),

@@ -51,6 +51,9 @@ def settle(app: Sanic) -> None:
     Rasa and a trained assistant are half a million objects. Every now and then Python looks through all of them for cycles
     that nobody needs any more, and for these 0.4 s no call is heard. Once frozen they are not looked at; what calls leave
     behind still is.
+
+    This itself is such a look: when a model was replaced, calls in progress are not heard for as long, once. It freezes what
+    they have at that moment, too; cycles that they leave behind of that are kept until the next model.
     """
     agent = agent_of(app)
     model = agent.model_id if agent else None

@@ -34,7 +34,7 @@ from spoken_intents.channels.protocol import (
     Typed,
     parse,
 )
-from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, recognizer_of
+from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, recognizer_of, settle
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import AudioError, ProtocolError
 from spoken_intents.recognizer import Recognition
@@ -63,18 +63,20 @@ class VoiceSettings(ConnectionSettings):
         allowed_origins: Web pages that may connect, such as ``https://bank.example``, beside those of this
             server itself; ``*`` for all. Clients other than browsers send no origin and may always connect.
         max_messages_per_second: Browsers send up to 375.
+        max_uploads: Recordings over HTTP that are answered at the same time, in this process; further ones are refused.
         max_upload_ms: Longest recording taken over HTTP.
         max_upload_bytes: Largest.
     """
 
     silence_timeout_ms: int = 30_000  # people read on a screen, too
     allowed_origins: Tuple[str, ...] = ()
+    max_uploads: int = 8
     max_upload_ms: int = 300_000
     max_upload_bytes: int = 25 * 2**20
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_upload_ms", "max_upload_bytes"):
+        for name in ("max_uploads", "max_upload_ms", "max_upload_bytes"):
             require(getattr(self, name) > 0, f"{name} takes more than 0, got {getattr(self, name)}.")
 
 
@@ -99,6 +101,7 @@ class VoiceInput(ConnectionInput):
 
     def __init__(self, settings: Optional[VoiceSettings] = None) -> None:
         super().__init__(settings or VoiceSettings())
+        self._uploads = asyncio.Semaphore(self.settings.max_uploads)  # nobody waits for it
 
     def blueprint(self, on_new_message: OnNewMessage) -> Blueprint:
         """The routes (see parent class)."""
@@ -113,7 +116,12 @@ class VoiceInput(ConnectionInput):
 
         @voice.post("/webhook")
         async def recording(request: Request) -> HTTPResponse:
-            return await self._answer_recording(request, on_new_message)
+            settle(request.app)
+            if self._uploads.locked():
+                many = f"{self.settings.max_uploads} recordings are being answered, and no more are taken. Try again later."
+                return _refusal(503, "too_many_uploads", many)
+            async with self._uploads:
+                return await self._answer_recording(request, on_new_message)
 
         @voice.websocket("/websocket")
         async def call(request: Request, websocket: Any) -> None:
