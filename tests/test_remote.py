@@ -128,8 +128,8 @@ def test_a_server_hears_as_this_process_does(
     recognizer = connected(artefact, server.url)
     clips = [clip(seed, 0.02 + seed / 3) for seed in range(8)]
     with ThreadPoolExecutor(4) as threads:
-        for heard, samples in zip(threads.map(recognizer.classify, clips), clips):
-            assert_same(heard, local.classify(samples))
+        for recognition, samples in zip(threads.map(recognizer.classify, clips), clips):
+            assert_same(recognition, local.classify(samples))
     assert server.kinds == ["binary" if binary else "json"] * (1 + len(clips))  # the first is the probe
     assert heard() == [len(clips), 0, 0]
 
