@@ -56,7 +56,13 @@ def test_where_it_bends() -> None:
 
     def row(callers: int, lost: int, p95: float, messages: str = "telephone") -> Dict[str, Any]:
         latency = {"caller_message": {"p95": p95}}
-        return {"callers": callers, "messages": messages, "counts": {"lost": lost}, "dropped_calls": {}, "latency_ms": latency}
+        return {
+            "callers": callers,
+            "messages": messages,
+            "counts": {"lost": lost, "failed": 0},
+            "dropped_calls": {},
+            "latency_ms": latency,
+        }
 
     rows = [row(10, 0, 90.0), row(25, 0, 390.0), row(50, 0, 410.0), row(100, 3, 100.0), row(5, 9, 9000.0, "browser")]
     assert benchmark.bends(rows) == "Nothing lost and 95 % under 400 ms with 25 callers; not with 50."
@@ -71,10 +77,10 @@ def test_growth_is_for_a_thousand_turns() -> None:
 
 
 def test_memorys_project_takes_audio_at_once(tmp_path: Path) -> None:
-    project = memory.prepared(PROJECT, tmp_path / "copy", "sql")
+    project = memory.prepared(PROJECT, tmp_path / "copy", memory.Trackers.SQL)
     assert not (project / "audio").exists()
     (settings,) = yaml.safe_load((project / "credentials.yml").read_text()).values()
     assert settings["max_ahead_ms"] == 3_600_000
     assert yaml.safe_load((project / "endpoints.yml").read_text())["tracker_store"]["dialect"] == "sqlite"
-    project = memory.prepared(PROJECT, tmp_path / "other", "memory")
+    project = memory.prepared(PROJECT, tmp_path / "other", memory.Trackers.MEMORY)
     assert not yaml.safe_load((project / "endpoints.yml").read_text())

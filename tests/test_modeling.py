@@ -465,10 +465,10 @@ def test_what_int8_cannot_tell_apart_is_heard_in_fp32(artefact: Path, tmp_path: 
     described["parity"]["int8_margin_error"] = between
     (tmp_path / "model" / MODEL_JSON).write_text(json.dumps(described))
     served = Recognizer(tmp_path / "model")
+    (tmp_path / "model" / FP32).unlink()  # as Rasa does once a model is loaded
     for clip, margin in zip(clips, margins):
         assert np.array_equal(served.logits(clip), (precise if margin < between else fast).logits(clip))
-    (tmp_path / "model" / FP32).unlink()
-    with pytest.raises(ModelError, match="fp32.onnx: missing"):
+    with pytest.raises(ModelError, match="fp32.onnx: cannot be loaded"):
         Recognizer(tmp_path / "model")
     Recognizer(tmp_path / "model", "int8")
 

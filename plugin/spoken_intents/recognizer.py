@@ -90,16 +90,13 @@ class Recognizer:
         self._session = _load(Path(directory) / {"int8": INT8, "fp32": FP32}[self.precision], len(self.labels))
         # By how much int8 may move the two best labels against each other, as it was measured at export.
         self._tie = described["parity"]["int8_margin_error"] if precision == "auto" and self.precision == "int8" else 0.0
-        self._fp32_file = Path(directory) / FP32
-        self._fp32: Optional[onnxruntime.InferenceSession] = None  # for ties; loaded with the first one
-        self._fp32_lock = threading.Lock()
-        if self._tie and not self._fp32_file.is_file():
-            raise ModelError(f"{self._fp32_file}: missing. Train or export the model again.")
-        self.remote = self._on_servers(remote) if remote and remote.urls else None
+        # Now, and not with the first tie: Rasa removes the model's files once it is loaded.
+        remotely = remote is not None and bool(remote.urls)
+        self._fp32 = _load(Path(directory) / FP32, len(self.labels)) if self._tie or remotely else None
+        self.remote = self._on_servers(remote, self._fp32) if remote and self._fp32 and remotely else None
 
-    def _on_servers(self, settings: RemoteSettings) -> RemoteGraph:
+    def _on_servers(self, settings: RemoteSettings, session: onnxruntime.InferenceSession) -> RemoteGraph:
         """The fp32 graph on servers, which know it by the fingerprint of what its outputs mean."""
-        session = self._session if self.precision == "fp32" else _load(self._fp32_file, len(self.labels))
         probe = log_mel(_probe(), self.front_end.n_mels, self.front_end.padded)[None]
         names = [output.name for output in session.get_outputs()]
         expected = dict(zip(names, session.run(None, {"input_features": probe})))
@@ -123,13 +120,9 @@ class Recognizer:
     def _run(self, features: np.ndarray) -> List[np.ndarray]:
         outputs = self._session.run(None, {"input_features": features})
         second, first = np.partition(outputs[0][0], -2)[-2:]
-        return self._precisely().run(None, {"input_features": features}) if first - second < self._tie else outputs
-
-    def _precisely(self) -> onnxruntime.InferenceSession:
-        with self._fp32_lock:
-            if self._fp32 is None:
-                self._fp32 = _load(self._fp32_file, len(self.labels))
-            return self._fp32
+        if self._fp32 is not None and first - second < self._tie:
+            outputs = self._fp32.run(None, {"input_features": features})
+        return outputs
 
     def classify(self, samples: np.ndarray) -> Recognition:
         """The ranking for one utterance (float32, 16 kHz).
