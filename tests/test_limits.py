@@ -237,9 +237,9 @@ def server_side(app: Sanic, client: Deaf) -> Any:
 
 def test_a_client_that_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has the bot speak for minutes; what waits for it here stays small, and others are answered meanwhile."""
-    monkeypatch.setattr(connection, "SEND_TIMEOUT_MS", 500)
+    monkeypatch.setattr(connection, "SEND_TIMEOUT_MS", 1500)  # more than this loop, which all share here, may stand still
     counted = Counted()
-    channel = VoiceInput(VoiceSettings(**QUICK, idle_timeout_ms=600_000))
+    channel = VoiceInput(VoiceSettings(**QUICK, idle_timeout_ms=600_000, max_ahead_ms=3_600_000, max_messages_per_second=100_000))
     largest = 0
 
     async def main() -> None:
@@ -267,7 +267,7 @@ def test_a_client_that_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_turn_is_finished_whoever_of_its_senders_finds_the_client_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four send at once to a client that reads nothing: one waits for it, three for the one. Rasa's turn loses none of them."""
-    monkeypatch.setattr(connection, "SEND_TIMEOUT_MS", 500)
+    monkeypatch.setattr(connection, "SEND_TIMEOUT_MS", 3000)  # more than this loop, which all share here, may stand still
     counted, finished = Counted(), []
 
     async def talkative(message: Any) -> None:

@@ -15,6 +15,7 @@ from websockets.frames import Frame, Opcode
 
 from spoken_intents import metrics
 from spoken_intents.audio import SAMPLE_RATE, StreamingResampler
+from spoken_intents.channels.inbox import Inbox
 from spoken_intents.channels.protocol import Allowance
 from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, SpokenInput, recognizer_of, settle
 from spoken_intents.config import require
@@ -95,7 +96,8 @@ class ConnectionCall(SpokenCall):
         self._messages = Allowance(self._settings.max_messages_per_second, 5 * self._settings.max_messages_per_second)
         self._audio = Allowance(1.0, self._settings.max_ahead_ms / 1000)
         self._tune(SAMPLE_RATE)
-        self._bound_frames()
+        self._inbox = Inbox(websocket, request.transport, self._settings.idle_timeout_ms / 1000)
+        self._take_frames()
 
     async def run(self) -> None:
         """Until the caller leaves, breaks the protocol, or falls silent for too long."""
@@ -107,6 +109,7 @@ class ConnectionCall(SpokenCall):
                 raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
             with self._input.place():
                 session = self.session = SpokenSession(self._settings, self, self, self._input.workers, self._input.speech)
+                await self._inbox.take_early()
                 while self._open:  # a client that takes nothing any more is gone, too
                     await self._receive()
         except ProtocolError as error:
@@ -116,6 +119,7 @@ class ConnectionCall(SpokenCall):
             pass
         finally:  # every way a connection ends, CancelledError included, comes by here
             self._open = False
+            self._inbox.close()
             if session is not None:
                 self._input.close_soon(session)
 
@@ -139,8 +143,9 @@ class ConnectionCall(SpokenCall):
 
     # ------------------------------------------------ for the channel to use
 
-    def _bound_frames(self) -> None:
-        """What Sanic takes on its own counts as messages, too: pings, pongs and parts of messages, however small and many.
+    def _take_frames(self) -> None:
+        """Messages go to the inbox. What Sanic takes on its own counts as messages, too: pings and pongs, and parts of messages,
+        however small and many.
 
         It keeps its answer to every ping, however many wait already for a client that reads none of them.
         """
@@ -153,7 +158,12 @@ class ConnectionCall(SpokenCall):
                 self._cut_off("too_many_messages", f"more than {self._settings.max_messages_per_second} frames a second")
                 raise FrameError("too many")  # else the rest of what has come would be parsed all the same
             if frame.opcode is not Opcode.PING or self._transport.get_write_buffer_size() < FULL_BYTES:
-                take(frame)
+                take(frame)  # which raises where a frame has no place
+            if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                connection.events.pop()
+                self._inbox.put(frame)
+            elif frame.opcode is Opcode.CLOSE:
+                self._inbox.put(frame)
 
         connection.recv_frame = take_within_bounds
 
@@ -213,7 +223,7 @@ class ConnectionCall(SpokenCall):
         self._back = StreamingResampler(SAMPLE_RATE, self._rate)
 
     async def _receive(self) -> None:
-        message: Optional[Union[str, bytes]] = await self._websocket.recv(self._settings.idle_timeout_ms / 1000)
+        message = await self._inbox.get()
         if not self._open:
             return  # it came, or nothing came, behind our goodbye
         if message is None:
