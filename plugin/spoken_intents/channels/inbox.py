@@ -74,7 +74,7 @@ class Inbox:
         self._last_at = self._loop.time()
         if self._messages:
             message = self._messages.popleft()
-            self._bytes -= len(message) if isinstance(message, bytes) else len(message.encode())
+            self._bytes -= _size(message)
             if not self._reading and self._bytes <= FULL_BYTES // 2 and not self._transport.is_closing():
                 self._reading = True
                 self._transport.resume_reading()
@@ -85,13 +85,15 @@ class Inbox:
 
     async def take_early(self) -> None:
         """Takes over what Sanic had parsed already when this was made."""
+        early: List[Message] = []
         await asyncio.sleep(0)  # it has a task for each piece that has come
         while self._websocket.process_event_mutex.locked():
             message = await self._websocket.recv(0)
             if message is not None:
-                self._messages.append(message)
-                self._bytes += len(message) if isinstance(message, bytes) else len(message.encode())
+                early.append(message)
+                self._bytes += _size(message)
             await asyncio.sleep(0)
+        self._messages.extendleft(reversed(early))  # others have come meanwhile
 
     def close(self) -> None:
         """Nothing more comes."""
@@ -109,3 +111,7 @@ class Inbox:
         if left <= 0 and self._waiting is not None:
             self._wake()
         self._timer = self._loop.call_later(max(left, self._idle_s if left <= 0 else 0), self._look)
+
+
+def _size(message: Message) -> int:
+    return len(message) if isinstance(message, bytes) else len(message.encode())
