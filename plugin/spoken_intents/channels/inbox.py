@@ -5,7 +5,7 @@ Sanic's own way to a message makes several tasks, locks and a timer for each: 0.
 
 import asyncio
 from collections import deque
-from typing import Any, Deque, List, Optional, Union
+from typing import Any, Deque, List, Optional, Tuple, Union
 
 from sanic.exceptions import WebsocketClosed
 from websockets.frames import Frame, Opcode
@@ -27,7 +27,7 @@ class Inbox:
         self._websocket = websocket
         self._transport = transport
         self._loop = asyncio.get_running_loop()
-        self._messages: Deque[Message] = deque()
+        self._messages: Deque[Tuple[Message, int]] = deque()  # with their bytes
         self._bytes = 0
         self._parts: List[bytes] = []  # of a message that is not whole yet
         self._is_text = False
@@ -35,8 +35,6 @@ class Inbox:
         self._closed = False
         self._waiting: "Optional[asyncio.Future[None]]" = None
         self._idle_s = idle_s
-        self._last_at = self._loop.time()
-        self._timer = self._loop.call_later(idle_s, self._look)
         websocket.connection_lost_waiter.add_done_callback(lambda _: self.close())
 
     def put(self, frame: Frame) -> None:
@@ -53,7 +51,7 @@ class Inbox:
         self._bytes += len(frame.data)
         if frame.fin:
             whole, self._parts = b"".join(self._parts), []
-            self._messages.append(whole.decode() if self._is_text else whole)
+            self._messages.append((whole.decode() if self._is_text else whole, len(whole)))
             self._wake()
         if self._reading and self._bytes > FULL_BYTES:
             self._reading = False
@@ -67,14 +65,15 @@ class Inbox:
         """
         if not self._messages and not self._closed:
             self._waiting = self._loop.create_future()
+            idle = self._loop.call_later(self._idle_s, self._wake)
             try:
                 await self._waiting
             finally:
+                idle.cancel()
                 self._waiting = None
-        self._last_at = self._loop.time()
         if self._messages:
-            message = self._messages.popleft()
-            self._bytes -= _size(message)
+            message, size = self._messages.popleft()
+            self._bytes -= size
             if not self._reading and self._bytes <= FULL_BYTES // 2 and not self._transport.is_closing():
                 self._reading = True
                 self._transport.resume_reading()
@@ -85,33 +84,21 @@ class Inbox:
 
     async def take_early(self) -> None:
         """Takes over what Sanic had parsed already when this was made."""
-        early: List[Message] = []
+        early: List[Tuple[Message, int]] = []
         await asyncio.sleep(0)  # it has a task for each piece that has come
         while self._websocket.process_event_mutex.locked():
             message = await self._websocket.recv(0)
             if message is not None:
-                early.append(message)
-                self._bytes += _size(message)
+                early.append((message, len(message)))
+                self._bytes += len(message)
             await asyncio.sleep(0)
         self._messages.extendleft(reversed(early))  # others have come meanwhile
 
     def close(self) -> None:
         """Nothing more comes."""
         self._closed = True
-        self._timer.cancel()
         self._wake()
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
-
-    def _look(self) -> None:
-        """Whether it is idle: once in a while, since a timer for each message would cost more than the message."""
-        left = self._last_at + self._idle_s - self._loop.time()
-        if left <= 0 and self._waiting is not None:
-            self._wake()
-        self._timer = self._loop.call_later(max(left, self._idle_s if left <= 0 else 0), self._look)
-
-
-def _size(message: Message) -> int:
-    return len(message) if isinstance(message, bytes) else len(message.encode())
