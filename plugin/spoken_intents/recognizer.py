@@ -91,9 +91,11 @@ class Recognizer:
         # By how much int8 may move the two best labels against each other, as it was measured at export.
         self._tie = described["parity"]["int8_margin_error"] if precision == "auto" and self.precision == "int8" else 0.0
         # Now, and not with the first tie: Rasa removes the model's files once it is loaded.
-        remotely = remote is not None and bool(remote.urls)
-        self._fp32 = _load(Path(directory) / FP32, len(self.labels)) if self._tie or remotely else None
-        self.remote = self._on_servers(remote, self._fp32) if remote and self._fp32 and remotely else None
+        servers = remote if remote and remote.urls else None
+        self._fp32 = self._session if self.precision == "fp32" else None
+        if self._fp32 is None and (self._tie or servers):
+            self._fp32 = _load(Path(directory) / FP32, len(self.labels))
+        self.remote = self._on_servers(servers, self._fp32) if servers and self._fp32 else None
 
     def _on_servers(self, settings: RemoteSettings, session: onnxruntime.InferenceSession) -> RemoteGraph:
         """The fp32 graph on servers, which know it by the fingerprint of what its outputs mean."""
