@@ -10,7 +10,6 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Optional
 
 import numpy as np
 import pytest
-import soxr
 import yaml
 from prometheus_client import REGISTRY
 from sanic import Sanic
@@ -22,7 +21,7 @@ from assistant import ROOT
 from counted import Counted
 from in_process import run
 from spoken_intents import segmenter
-from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents.audio import SAMPLE_RATE, StreamingResampler
 from spoken_intents.channels import twilio
 from spoken_intents.channels.twilio import TwilioInput, TwilioSettings
 from spoken_intents.errors import ConfigError
@@ -95,8 +94,9 @@ def tone(seconds: float, rate: int = SAMPLE_RATE) -> np.ndarray:
 
 
 def on_the_wire(seconds: float) -> bytes:
-    """The tone as a telephone gets it: resampled at once, in µ-law by libsndfile."""
-    return mulaw(soxr.resample(tone(seconds), SAMPLE_RATE, 8000))
+    """The tone as a telephone gets it: resampled in one piece, in µ-law by libsndfile."""
+    resampler = StreamingResampler(SAMPLE_RATE, 8000)
+    return mulaw(np.concatenate([resampler.push(tone(seconds)), resampler.flush()]))
 
 
 def said(number: int, seconds: float = 0.1) -> np.ndarray:
