@@ -336,6 +336,8 @@ def test_no_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "no recording there" in capsys.readouterr().err
     with pytest.raises(DataError, match="no recording there"):
         read_recordings([tmp_path])
+    with pytest.raises(DataError, match="nowhere: no such file"):
+        read_recordings([tmp_path, Path("nowhere")])
 
 
 def test_recordings_are_drawn_by_the_seed_and_bounded() -> None:
@@ -348,6 +350,7 @@ def test_recordings_are_drawn_by_the_seed_and_bounded() -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "words"),
     [
+        ("url", "127.0.0.1:5005", "url takes an address such as ws://"),
         ("callers", 1001, "callers takes 1 to 1000"),
         ("seconds", 0, "seconds takes 1 to 3600"),
         ("ramp_s", 601, "ramp takes 0 to 600"),
@@ -357,4 +360,4 @@ def test_recordings_are_drawn_by_the_seed_and_bounded() -> None:
 )
 def test_settings_out_of_bounds(setting: str, value: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        LoadSettings("ws://x", **{setting: value})
+        LoadSettings(**{"url": "ws://x", setting: value})

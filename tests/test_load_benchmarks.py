@@ -59,7 +59,8 @@ def test_where_it_bends() -> None:
         return {
             "callers": callers,
             "messages": messages,
-            "counts": {"lost": lost, "failed": 0},
+            "counts": {"lost": lost + 2, "failed": 0},
+            "rejected": 2,
             "dropped_calls": {},
             "latency_ms": latency,
         }

@@ -84,9 +84,12 @@ def read_recordings(paths: Sequence[Path], seed: int = 0) -> List[Tuple[str, np.
     """Name and samples (float32, 16 kHz) of recordings, those in folders included: at most `TAKES`, drawn by `seed`.
 
     Raises:
-        DataError: None is there.
+        DataError: None is there, or no such file.
         AudioError: One cannot be read, or is longer than 30 s.
     """
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise DataError(f"{', '.join(missing)}: no such file or folder.")
     files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     files = [file for file in files if file in paths or file.suffix.lower() in SUFFIXES]
     if not files:

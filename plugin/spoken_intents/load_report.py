@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 from rich.table import Table
 
-from spoken_intents.client import Message
+from spoken_intents.client import DEFAULT_URL, Message
 from spoken_intents.config import require
 
 KEPT_PACE_MS = 20  # a generator that is later than this in more than 5 % of its seconds measures itself
@@ -62,6 +62,7 @@ class LoadSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require(self.url.startswith(("ws://", "wss://")), f"url takes an address such as {DEFAULT_URL}, got {self.url!r}.")
         require(1 <= self.callers <= 1000, f"callers takes 1 to 1000, got {self.callers}.")
         require(1 <= self.seconds <= 3600, f"seconds takes 1 to 3600, got {self.seconds}.")
         require(0 <= self.ramp_s <= 600, f"ramp takes 0 to 600 s, got {self.ramp_s}.")
