@@ -9,7 +9,7 @@ from math import ceil
 from typing import Callable, Dict, List, Tuple
 
 # Measured: see docs/scaling.md for how.
-CALLS_PER_CORE = 25  # answered in time, one server of one process
+CALLS_PER_CORE = 50  # answered in time, one server of one process
 CALL_MB = 1.0  # of memory, beside
 SERVER_MB = 1000  # of a server without calls: Rasa, TensorFlow, the Rasa model, the recognizer
 REDIS_COMMANDS = 7  # a turn: 4 GET, 2 SET, 1 DEL

@@ -79,7 +79,7 @@ def main() -> None:
         print()
     bases()
     endpoints()
-    for performance in (classify, front_end, start):
+    for performance in (classify, front_end, start, answers, load):
         performance()
         print()
 
@@ -146,6 +146,42 @@ def start() -> None:
             print(f"| {package} | {seconds:.2f} |")
         sums = {part: sum(found["imports_s"][part].values()) for part in ("rasa", "ours_on_top")}
         print(f"| all of Rasa's | {sums['rasa']:.2f} |\n| ours on top | {sums['ours_on_top']:.2f} |")
+
+
+def answers() -> None:
+    """One call: from the end of the turn, with and without classifying in advance."""
+    ways = results("answers_base").get("ways", {})
+    print(f"| from the end of the turn, ms | {' | '.join(ways)} |\n|---|{'---|' * len(ways)}")
+    for figure, name in {
+        "asr": "to the intent",
+        "first_response": "to the first message",
+        "tts_first_byte": "to the first audio",
+    }.items():
+        found = [way["latency"][f"{figure}_latency_ms"] for way in ways.values()]
+        cells = (f"{row['median']:.1f} ({row['p95']:.1f})" for row in found)
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def load() -> None:
+    """Many calls, by row: what became of what was said, and how soon the bot answered."""
+    heads = (
+        "callers | said | right | wrong | rejected | lost otherwise | to the message, callers' clock | server's | status, 95 %"
+    )
+    print(f"| {heads} | cores | MB a call |\n|{'---|' * 11}")
+    for row in results("load")["rows"]:
+        counts, latency = row["counts"], row["latency_ms"]
+        callers, server = (
+            f"{latency[f'{whose}_message']['median']:.0f} ({latency[f'{whose}_message']['p95']:.0f})"
+            for whose in ("caller", "server")
+        )
+        cells = [
+            f"{row['callers']}, {row['messages']}{'' if row['kept_pace'] else ' *'}",
+            *(str(counts[name]) for name in ("said", "right", "wrong")),
+            str(row["rejected"]),
+            str(max(0, counts["lost"] - row["rejected"])),
+            *(callers, server, f"{row['status_ms']['p95']:.0f}", f"{row['cores']:.2f}", f"{row['mb_a_call']:.1f}"),
+        ]
+        print(f"| {' | '.join(cells)} |")
 
 
 def bases() -> None:
