@@ -563,7 +563,8 @@ def test_every_turn_is_in_the_log_once_with_the_end_of_its_playback(workers: Wor
 
     with caplog.at_level("INFO", "spoken_intents.session"):
         converse(scenario, Bot({"intent_1": "A long answer."}), workers)
-    logged = [json.loads(record.message.partition(": ")[2]) for record in caplog.records if record.message.startswith("Turn: ")]
+    logged = [json.loads(message) for message in caplog.messages if '"turn_over"' in message]
+    assert [turn["number"] for turn in logged] == [1, 2]
     assert [turn["intent"] for turn in logged] == ["intent_1", "intent_2"]
     assert logged[0]["playback_end_ms"] == 960 and logged[0]["tts_first_byte_latency_ms"] > 0
     assert "playback_end_ms" not in logged[1] and "tts_first_byte_latency_ms" not in logged[1]

@@ -244,6 +244,7 @@ def test_the_call_is_known_to_rasa_from_its_first_message() -> None:
         "direction": "inbound",
         "language": "en-GB",
         "parameters": {"branch": 'Leeds "1"', "floor": "2"},
+        "turn": 1,
         "spoken": None,
     }
     rasa.turns.clear()
@@ -593,7 +594,7 @@ def test_broken_messages_end_the_call_and_the_log_says_why(caplog: pytest.LogCap
         await phone.raw(message)
 
     closed, log = closing(caplog, scenario)
-    assert closed == 4400 and "Call CA2 is closed: " in log and f"({code})" in log
+    assert closed == 4400 and "call=CA2 turn=0 Refused: " in log and f"({code})" in log
 
 
 @pytest.mark.parametrize("event", ["media", "dtmf", "mark"])

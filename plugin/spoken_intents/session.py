@@ -19,7 +19,7 @@ from typing import Iterable, List, NamedTuple, Optional, Protocol, Tuple, Union
 
 import numpy as np
 
-from spoken_intents import keys
+from spoken_intents import keys, logs
 from spoken_intents.ahead import Ahead, Answer
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.config import require
@@ -179,6 +179,7 @@ class SpokenSession:
         self._silences = 0  # in a row
         self._keys = keys.Keys(settings.dtmf_length, settings.dtmf_pause_ms * SAMPLE_RATE // 1000)
         self._said: List[Tuple[str, bool]] = []  # since the last turn, and whether it may be interrupted
+        self._turns = 0  # that were answered or failed
         self._last: Optional[Turn] = None  # whose playback is not over
         self._leaving = False  # the bot says goodbye to nobody; somebody who answers keeps it
         self._closing = self._hanging_up = self._hung_up = False
@@ -408,16 +409,19 @@ class SpokenSession:
         if self._speaker.may_interrupt:
             turn.interrupted = await self._speaker.break_off()
         await self._speaker.sent()
-        await self._begin()
+        await self._begin(turn)
         await self._line.tell(TurnStarted(turn))
         began = time.perf_counter()
         await self._assistant.converse(turn)
         turn.rasa_processing_latency_ms = _milliseconds_since(began)
         await self._end(turn)
 
-    async def _begin(self) -> None:
+    async def _begin(self, turn: Turn) -> None:
         """Another turn: what was said and measured of the one before is done with."""
         await self._conclude()
+        self._turns += 1
+        turn.number = self._turns
+        logs.turn_begins(turn.number)
         self._said = []
         self._speaker.forget_times()
 
@@ -428,7 +432,7 @@ class SpokenSession:
         try:
             turn.recognition = await self._recognize(heard.utterance, heard.answer)
         except Exception:
-            await self._begin()
+            await self._begin(turn)
             raise
         turn.asr_latency_ms = _milliseconds_since(turn.ended_at)
         why_not = self._why_not(turn.recognition, heard)
@@ -499,7 +503,7 @@ class SpokenSession:
         if turn is not None:
             if turn.tts_complete_latency_ms is not None:
                 turn.playback_end_ms = milliseconds(self._speaker.ended_at)
-            logger.info("Turn: %s", json.dumps({**turn.record(), **turn.latency()}))
+            logger.info(json.dumps({"event": "turn_over", **turn.record(), **turn.latency()}))
             await self._line.tell(TurnOver(turn))
 
 

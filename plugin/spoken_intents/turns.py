@@ -25,6 +25,7 @@ class Turn:
     """What the caller said at once, and how long each step took, in milliseconds.
 
     Attributes:
+        number: Of the call's turns that were answered or failed, from 1; 0 until it is known to be one.
         text: What Rasa gets: an audio reference, or what was typed.
         recognition: What was heard; None for a typed turn.
         utterance: The audio; None for a typed turn.
@@ -47,6 +48,7 @@ class Turn:
     utterance: Optional[Utterance] = None
     ahead: bool = False
     failed: bool = False
+    number: int = 0
     interrupted: Optional[Interruption] = None
     ended_at: float = 0.0
     endpoint_delay_ms: float = 0.0
@@ -75,7 +77,7 @@ class Turn:
 
     def record(self) -> Dict[str, Any]:
         """Everything that is known of the turn but its audio, for the log and for the client."""
-        record: Dict[str, Any] = {"interrupted": self.interrupted.as_json() if self.interrupted else None}
+        record: Dict[str, Any] = {"number": self.number, "interrupted": self.interrupted.as_json() if self.interrupted else None}
         if self.playback_end_ms is not None:
             record["playback_end_ms"] = round(self.playback_end_ms)
         if self.recognition is None or self.utterance is None:

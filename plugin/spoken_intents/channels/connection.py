@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Coroutine, Dict, Iterator, Optional, Union
@@ -20,6 +21,7 @@ from spoken_intents.channels.protocol import Allowance
 from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, SpokenInput, recognizer_of, settle
 from spoken_intents.config import require
 from spoken_intents.errors import ProtocolError
+from spoken_intents.logs import in_call
 from spoken_intents.session import SessionSettings, SpokenSession
 from spoken_intents.speech import SpeechSettings
 
@@ -98,6 +100,7 @@ class ConnectionCall(SpokenCall):
         self._tune(SAMPLE_RATE)
         self._inbox = Inbox(websocket, request.transport, self._settings.idle_timeout_ms / 1000)
         self._take_frames()
+        self._began = time.monotonic()
 
     async def run(self) -> None:
         """Until the caller leaves, breaks the protocol, or falls silent for too long."""
@@ -106,6 +109,14 @@ class ConnectionCall(SpokenCall):
             settle(self._request.app)
             self.admit()
             if recognizer_of(self._request.app) is None:
+        with in_call(self.log):
+            logger.info("Connected.")
+            try:
+                await self._run()
+            finally:
+                logger.info("Disconnected, %d s later.", time.monotonic() - self._began)
+
+    async def _run(self) -> None:
                 raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
             with self._input.place():
                 session = self.session = SpokenSession(self._settings, self, self, self._input.workers, self._input.speech)
@@ -138,7 +149,7 @@ class ConnectionCall(SpokenCall):
 
     async def refuse(self, error: ProtocolError) -> None:
         """Ends the call, as the client broke the protocol."""
-        logger.info("Call %s refused: %s (%s)", self.id, error.code, error)
+        logger.info("Refused: %s (%s)", error, error.code)
         await self._close(error.close_code, error.code)
 
     # ------------------------------------------------ for the channel to use
@@ -208,7 +219,8 @@ class ConnectionCall(SpokenCall):
         """Ends the connection without a word, once."""
         if self._open:
             self._open = False
-            logger.warning("Call %s is cut off: %s.", self.id, why)
+            with in_call(self.log):  # who finds out may be Sanic, which reads for nobody in particular
+                logger.warning("Cut off: %s (%s).", why, code)
             metrics.refused(self.counted_as, code)
             self._transport.abort()  # what there is to send would stay here for ever
 

@@ -19,6 +19,7 @@ from spoken_intents import metrics
 from spoken_intents import recognizer as recognizers
 from spoken_intents.action_answers import judge_schemas_once
 from spoken_intents.recognizer import Recognizer
+from spoken_intents.logs import LogContext, name_calls
 from spoken_intents.segmenter import Segmenter
 from spoken_intents.session import Line, SessionSettings, SpokenSession
 from spoken_intents.speech import Speech, SpeechSettings, make_speech
@@ -77,6 +78,7 @@ class SpokenInput(InputChannel):
         self.speech: Optional[Speech] = make_speech(speech)  # likewise a voice
         self.workers = Workers()
         self._ending: Set["asyncio.Task[None]"] = set()  # such as sessions whose last turn is still with Rasa
+        name_calls()
         self._watching: "Optional[asyncio.Task[None]]" = None
 
     def operate(self, blueprint: Blueprint) -> None:
@@ -165,7 +167,7 @@ class SpokenCall(Line):
     async def converse(self, turn: Turn) -> None:
         """See `session.Assistant`."""
         output = SpokenOutput(self, turn)
-        metadata = {**self.metadata, "spoken": turn.spoken()}
+        metadata = {**self.metadata, "turn": turn.number, "spoken": turn.spoken()}
         if turn.interrupted:
             metadata["interrupted"] = turn.interrupted.as_json()
         if self._previous:
@@ -180,12 +182,14 @@ class SpokenCall(Line):
 
     async def send_mark(self) -> Optional[str]:
         """See `speaking.Player`."""
+        log: How the log names it.
         return None
 
     async def play(self, samples: np.ndarray) -> None:
         """See `speaking.Player`."""
 
     async def clear(self) -> None:
+        self.log = LogContext(self.id)
         """See `speaking.Player`."""
 
     async def tell(self, happening: Happening) -> None:

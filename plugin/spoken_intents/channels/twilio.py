@@ -115,7 +115,7 @@ class TwilioInput(ConnectionInput):
         one is what a broken network left behind, and would otherwise go on answering nobody."""
         older, self._calls[call.id] = self._calls.get(call.id), call
         if older is not None:
-            logger.warning("Call %s connected anew: its older connection is closed.", call.id)
+            logger.warning("This call connected anew: its older connection is closed.")
             self.close_soon(older.session)
             self.soon(older.give_way())
 
@@ -217,7 +217,8 @@ class _TwilioCall(ConnectionCall):
             raise ProtocolError("late_start", "start comes once in a stream.")
         if self._channel.settings.auth_token:
             protocol.check_token(self._channel.settings.auth_token, start, time.time())
-        self.id = self.sender = start.call_id
+        logger.info("It is Twilio's call %s.", start.call_id)
+        self.id = self.sender = self.log.call = start.call_id
         self._stream_id = start.stream_id
         parameters = {name: value for name, value in start.parameters.items() if name not in (*KNOWN, protocol.TOKEN)}
         known = {ours: start.parameters.get(theirs) for theirs, ours in KNOWN.items()}
@@ -236,7 +237,7 @@ class _TwilioCall(ConnectionCall):
         return f"{message}{json.dumps(entities)}" if entities else message
 
     async def refuse(self, error: ProtocolError) -> None:
-        logger.warning("Call %s is closed: %s (%s)", self.id, error, error.code)  # Twilio tells nobody
+        logger.warning("Refused: %s (%s)", error, error.code)  # Twilio tells nobody
         await self._close(error.close_code, error.code)
 
     async def give_way(self) -> None:

@@ -37,6 +37,7 @@ from spoken_intents.channels.protocol import (
 from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, recognizer_of, settle
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import AudioError, ProtocolError
+from spoken_intents.logs import in_call
 from spoken_intents.recognizer import Recognition
 from spoken_intents.segmenter import SpeechPaused, SpeechResumed, SpeechStarted, Utterance
 from spoken_intents.session import SpokenSession
@@ -152,6 +153,11 @@ class VoiceInput(ConnectionInput):
             return _refusal(400, "bad_sender", f"sender takes at most {MAX_SENDER} characters.")
         answers = _Recording(request.app, on_new_message, self.name(), RECORDING)
         answers.sender = sender
+        with in_call(answers.log):
+            await self._hear_out(samples, answers)
+        return json_response(answers.messages)
+
+    async def _hear_out(self, samples: np.ndarray, answers: "_Recording") -> None:
         session = SpokenSession(replace(self.settings, silence_timeout_ms=0), answers, answers, self.workers)
         try:
             for start in range(0, len(samples), SAMPLE_RATE):
@@ -161,7 +167,6 @@ class VoiceInput(ConnectionInput):
         except BaseException:  # the caller's leaving (CancelledError) included
             self.close_soon(session)
             raise
-        return json_response(answers.messages)
 
 
 def _refusal(status: int, code: str, message: str) -> HTTPResponse:
@@ -179,7 +184,8 @@ class _Recording(SpokenCall):
     async def converse(self, turn: Turn) -> None:
         output = CollectingOutputChannel()
         spoken = turn.spoken()
-        message = UserMessage(turn.text, output, self.sender, input_channel=self.channel, metadata={"spoken": spoken})
+        metadata = {**self.metadata, "turn": turn.number, "spoken": spoken}
+        message = UserMessage(turn.text, output, self.sender, input_channel=self.channel, metadata=metadata)
         await self._on_new_message(message)
         messages = output.messages
         if not messages or not isinstance(messages[0].get("custom", {}), dict):
