@@ -146,7 +146,7 @@ class Assistant:
             for process in self._processes:
                 if process.poll() is not None:
                     raise RuntimeError(f"A server ended with {process.returncode}:\n{self.log_tail()}")
-            if self._answers("/webhooks/voice/status").get("recognizer") and self._actions_answer():
+            if self._answers("/webhooks/voice/health") and self._actions_answer():
                 return
             time.sleep(0.2)
         raise RuntimeError(f"The assistant was not ready after {seconds:.0f} s:\n{self.log_tail()}")

@@ -126,7 +126,7 @@ class ScriptedVoice:
         return web.Response(body=path.read_bytes(), headers={"Content-Type": TYPES[path.suffix], "Cache-Control": "no-cache"})
 
     async def _status(self, request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok", "recognizer": self.recognizer, "speech": self.speech})
+        return web.json_response({"recognizer": self.recognizer, "speech": self.speech})
 
     async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(max_msg_size=2**20)

@@ -87,7 +87,15 @@ def test_a_new_call_goes_to_the_server_that_has_the_fewest(site: Site) -> None:
 
 @pytest.mark.parametrize(
     "path, status",
-    [("voice/status", 200), ("voice/", 200), ("voice/metrics", 403), ("rest/webhook", 403), ("../", 403), ("../version", 403)],
+    [
+        ("voice/status", 200),
+        ("voice/", 200),
+        ("voice/metrics", 403),
+        ("voice/health", 403),
+        ("rest/webhook", 403),
+        ("../", 403),
+        ("../version", 403),
+    ],
 )
 def test_callers_reach_the_channels_and_nothing_else(site: Site, path: str, status: int) -> None:
     try:

@@ -6,6 +6,7 @@ SpokenIntentsError
 │   └── AudioReferenceError  a reference that points to nothing, or out of the audio directories
 ├── DataError              training or test data that cannot be learnt from
 ├── ModelError             a model artefact that is missing, incomplete or does not fit
+├── UnwellError            a server that can answer no calls; carries a code
 ├── TrainingError          fine-tuning that cannot go on
 │   └── DivergedError      its numbers are none any more; gone on with, it would come to the same
 └── ProtocolError          a client that breaks the wire format; carries a code and a close code
@@ -34,6 +35,18 @@ class DataError(SpokenIntentsError):
 
 class ModelError(SpokenIntentsError):
     """A model artefact that is missing, incomplete, or does not fit this version."""
+
+
+class UnwellError(SpokenIntentsError):
+    """A server can answer no calls at the moment.
+
+    Attributes:
+        code: Stable word for programs, e.g. ``recognizer_late``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class TrainingError(SpokenIntentsError):

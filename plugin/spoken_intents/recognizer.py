@@ -99,7 +99,7 @@ class Recognizer:
 
     def _on_servers(self, settings: RemoteSettings, session: onnxruntime.InferenceSession) -> RemoteGraph:
         """The fp32 graph on servers, which know it by the fingerprint of what its outputs mean."""
-        probe = log_mel(_probe(), self.front_end.n_mels, self.front_end.padded)[None]
+        probe = log_mel(known_sound(), self.front_end.n_mels, self.front_end.padded)[None]
         names = [output.name for output in session.get_outputs()]
         expected = dict(zip(names, session.run(None, {"input_features": probe})))
         return RemoteGraph(settings, f"spoken-intents-{self.fingerprint}", probe, expected)
@@ -159,8 +159,8 @@ def _load(file: Path, labels: int) -> onnxruntime.InferenceSession:
     return session
 
 
-def _probe() -> np.ndarray:
-    """A second of a buzz that rises, and some noise: what every model says something else about."""
+def known_sound() -> np.ndarray:
+    """A second of a buzz that rises, and some noise (float32, 16 kHz): what every model says something else about."""
     time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     buzz = sum(np.sin(2 * np.pi * k * (120 + 60 * time) * time) / k for k in range(1, 9))
     return (0.1 * buzz + 0.005 * np.random.default_rng(0).standard_normal(len(time))).astype(np.float32)

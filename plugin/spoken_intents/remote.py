@@ -125,6 +125,11 @@ class RemoteGraph:
         self._check_those_that_rested()
 
     @property
+    def servers(self) -> List[str]:
+        """All of them."""
+        return [replica.url for replica in self._replicas]
+
+    @property
     def in_use(self) -> List[str]:
         """The servers that are asked at the moment."""
         return [replica.url for replica in self._replicas if replica.in_use]

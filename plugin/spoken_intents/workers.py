@@ -46,6 +46,12 @@ class Workers(Executor):
                 self._turns[future] = self._speculations.pop(future)
         return not future.cancelled()
 
+    @property
+    def waiting(self) -> int:
+        """Turns and speculations that no thread has begun."""
+        with self._lock:
+            return len(self._turns) + len(self._speculations)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Ends the threads when all that waits is done, or cancelled (see `Executor.shutdown`)."""
         if cancel_futures:

@@ -63,6 +63,11 @@ class ConnectionInput(SpokenInput):
         self._taken = 0
 
     @property
+    def calls(self) -> int:
+        """Those that are open."""
+        return self._taken
+
+    @property
     def full(self) -> bool:
         """Whether as many calls are open as may be."""
         return self._taken >= self.settings.max_connections
@@ -95,20 +100,15 @@ class ConnectionCall(SpokenCall):
         self._websocket = websocket
         self._transport: Any = request.transport
         self._open = True
+        self._began = time.monotonic()
         self._messages = Allowance(self._settings.max_messages_per_second, 5 * self._settings.max_messages_per_second)
         self._audio = Allowance(1.0, self._settings.max_ahead_ms / 1000)
         self._tune(SAMPLE_RATE)
         self._inbox = Inbox(websocket, request.transport, self._settings.idle_timeout_ms / 1000)
         self._take_frames()
-        self._began = time.monotonic()
 
     async def run(self) -> None:
         """Until the caller leaves, breaks the protocol, or falls silent for too long."""
-        session = None
-        try:
-            settle(self._request.app)
-            self.admit()
-            if recognizer_of(self._request.app) is None:
         with in_call(self.log):
             logger.info("Connected.")
             try:
@@ -117,6 +117,11 @@ class ConnectionCall(SpokenCall):
                 logger.info("Disconnected, %d s later.", time.monotonic() - self._began)
 
     async def _run(self) -> None:
+        session = None
+        try:
+            settle(self._request.app)
+            self.admit()
+            if recognizer_of(self._request.app) is None:
                 raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
             with self._input.place():
                 session = self.session = SpokenSession(self._settings, self, self, self._input.workers, self._input.speech)

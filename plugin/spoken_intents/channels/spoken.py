@@ -14,12 +14,15 @@ from rasa.shared.core.domain import Domain
 from sanic import Blueprint, Sanic
 from sanic.request import Request
 from sanic.response import HTTPResponse, raw
+from sanic.response import json as json_response
 
 from spoken_intents import metrics
 from spoken_intents import recognizer as recognizers
 from spoken_intents.action_answers import judge_schemas_once
-from spoken_intents.recognizer import Recognizer
+from spoken_intents.errors import UnwellError
+from spoken_intents.health import Probe
 from spoken_intents.logs import LogContext, name_calls
+from spoken_intents.recognizer import Recognizer
 from spoken_intents.segmenter import Segmenter
 from spoken_intents.session import Line, SessionSettings, SpokenSession
 from spoken_intents.speech import Speech, SpeechSettings, make_speech
@@ -70,19 +73,66 @@ class SpokenInput(InputChannel):
 
     Args:
         speech: How the bot speaks.
+
+    Attributes:
+        ending: Whether the server was told to end: no balancer may send it further calls.
     """
 
     def __init__(self, settings: SessionSettings, speech: SpeechSettings) -> None:
         judge_schemas_once()
+        name_calls()
         Segmenter(settings)  # a detector that is not installed is told now, not to the first caller
         self.speech: Optional[Speech] = make_speech(speech)  # likewise a voice
         self.workers = Workers()
+        self.ending = False
+        self._probe = Probe(self.workers)
+        self._told = ""  # what the log says of this server's health
         self._ending: Set["asyncio.Task[None]"] = set()  # such as sessions whose last turn is still with Rasa
-        name_calls()
         self._watching: "Optional[asyncio.Task[None]]" = None
 
+    @property
+    def calls(self) -> int:
+        """Those that are open."""
+        return 0
+
+    async def health(self, app: Sanic) -> Dict[str, Any]:
+        """What is known of whether calls can be answered; with ``error`` when they cannot."""
+        agent, recognizer = agent_of(app), recognizer_of(app)
+        model = agent.model_id if agent else None
+        known: Dict[str, Any] = {"model": model, "calls": self.calls, "waiting": self.workers.waiting}
+        if recognizer is not None and recognizer.remote is not None:
+            known["servers"] = {"in_use": len(recognizer.remote.in_use), "of": len(recognizer.remote.servers)}
+        try:
+            if self.ending:
+                raise UnwellError("ending", "This server was told to end.")
+            if model is None:
+                raise UnwellError("no_model", "No Rasa model is loaded.")
+            if recognizer is None:
+                raise UnwellError("no_recognizer", NO_RECOGNIZER)
+            known["answered_ms"] = round(await self._probe.answered_ms(recognizer), 1)
+        except UnwellError as error:
+            known["error"] = {"code": error.code, "message": str(error)}
+            self._tell(error)
+        else:
+            self._tell(None)
+        return known
+
+    def _tell(self, error: Optional[UnwellError]) -> None:
+        """Writes to the log when the server's health is another."""
+        code = error.code if error else ""
+        if error is not None and code != self._told:
+            logger.error("No calls can be answered: %s (%s)", error, code, exc_info=error.__cause__)
+        elif error is None and self._told:
+            logger.warning("Calls can be answered again.")
+        self._told = code
+
     def operate(self, blueprint: Blueprint) -> None:
-        """Adds what every channel has beside its calls: metrics at ``/metrics``; what begins and ends with the server."""
+        """Adds what every channel has beside its calls: ``/health``, ``/metrics``; what begins and ends with the server."""
+
+        @blueprint.get("/health")
+        async def health(request: Request) -> HTTPResponse:
+            known = await self.health(request.app)
+            return json_response(known, status=503 if "error" in known else 200)
 
         @blueprint.get("/metrics")
         async def exposition(request: Request) -> HTTPResponse:
@@ -95,6 +145,10 @@ class SpokenInput(InputChannel):
             if not hasattr(app.ctx, "event_loop_watched"):  # by another channel
                 app.ctx.event_loop_watched = True
                 self._watching = asyncio.create_task(metrics.watch_event_loop())
+
+        @blueprint.listener("before_server_stop")
+        async def end(app: Sanic, loop: Any) -> None:
+            self.ending = True
 
         @blueprint.listener("after_server_stop")
         async def stop(app: Sanic, loop: Any) -> None:
@@ -130,12 +184,14 @@ class SpokenCall(Line):
     Attributes:
         sender: The conversation; as the call itself where nobody says another.
         metadata: What is known of the call, for the tracker.
+        log: How the log names it.
     """
 
     def __init__(self, app: Sanic, on_new_message: OnNewMessage, channel: str, counted_as: str = "") -> None:
         self.id = uuid.uuid4().hex
         self.sender = self.id
         self.metadata: Dict[str, Any] = {"call_id": self.id}
+        self.log = LogContext(self.id)
         self._app = app
         self._on_new_message = on_new_message
         self.channel = channel
@@ -182,14 +238,12 @@ class SpokenCall(Line):
 
     async def send_mark(self) -> Optional[str]:
         """See `speaking.Player`."""
-        log: How the log names it.
         return None
 
     async def play(self, samples: np.ndarray) -> None:
         """See `speaking.Player`."""
 
     async def clear(self) -> None:
-        self.log = LogContext(self.id)
         """See `speaking.Player`."""
 
     async def tell(self, happening: Happening) -> None:

@@ -18,13 +18,12 @@ import numpy as np
 from sanic import Blueprint
 from sanic.request import Request
 from sanic.response import HTTPResponse, text
-from sanic.response import json as json_response
 
 from spoken_intents import metrics
 from spoken_intents.audio import float_to_mulaw
 from spoken_intents.channels import twilio_protocol as protocol
 from spoken_intents.channels.connection import ConnectionCall, ConnectionInput, ConnectionSettings
-from spoken_intents.channels.spoken import OnNewMessage, recognizer_of
+from spoken_intents.channels.spoken import OnNewMessage
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import ProtocolError
 from spoken_intents.turns import Turn
@@ -94,10 +93,6 @@ class TwilioInput(ConnectionInput):
         if self.speech is None:
             logger.warning("%s: callers will hear nothing, as no speech engine is set or installed.", self.name())
         twilio = Blueprint("spoken_intents_twilio", __name__)
-
-        @twilio.get("/")
-        async def health(request: Request) -> HTTPResponse:
-            return json_response({"status": "ok", "recognizer": recognizer_of(request.app) is not None})
 
         @twilio.post("/webhook")
         async def incoming(request: Request) -> HTTPResponse:

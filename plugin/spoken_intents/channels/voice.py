@@ -113,7 +113,7 @@ class VoiceInput(ConnectionInput):
         async def status(request: Request) -> HTTPResponse:
             speech = self.speech.name if self.speech else "browser" if self.settings.speech == "browser" else "none"
             hears = recognizer_of(request.app) is not None
-            return json_response({"status": "ok", "recognizer": hears, "speech": speech})
+            return json_response({"recognizer": hears, "speech": speech})
 
         @voice.post("/webhook")
         async def recording(request: Request) -> HTTPResponse:
