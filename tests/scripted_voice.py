@@ -10,7 +10,7 @@ import numpy as np
 from aiohttp import WSMsgType, web
 
 from chromium import PATIENCE_S
-from spoken_intents.channels.page import TYPES, page_files
+from spoken_intents.channels.page import TYPES, headers, page_files
 
 Message = Dict[str, Any]
 
@@ -123,7 +123,7 @@ class ScriptedVoice:
 
     async def _file(self, request: web.Request) -> web.Response:
         path = page_files()[request.match_info.get("name", "index.html")]
-        return web.Response(body=path.read_bytes(), headers={"Content-Type": TYPES[path.suffix], "Cache-Control": "no-cache"})
+        return web.Response(body=path.read_bytes(), headers={**headers(request.host), "Content-Type": TYPES[path.suffix]})
 
     async def _status(self, request: web.Request) -> web.Response:
         return web.json_response({"recognizer": self.recognizer, "speech": self.speech})

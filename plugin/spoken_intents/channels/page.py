@@ -1,5 +1,6 @@
 """The voice channel's page for browsers: the files of ``spoken_intents/page``, as they are."""
 
+import re
 from pathlib import Path
 from typing import Dict
 
@@ -15,13 +16,36 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# A newer plugin's files must not meet an older one's in a browser's cache. The rest of the policy is in index.html: which
-# pages may show this one in a frame can only be said here.
+POLICY = (
+    "default-src 'none'",
+    "script-src 'self'",  # no inline script: what a bot says, or somebody types, is never run
+    "style-src 'self'",
+    "img-src 'self' https:",  # bots show pictures from anywhere
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'self'",
+    "require-trusted-types-for 'script'",
+    "trusted-types 'none'",
+)
 HEADERS = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": "frame-ancestors 'self'",
+    "Cache-Control": "no-cache",  # a newer plugin's files must not meet an older one's in a browser's cache
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "microphone=(self), camera=(), display-capture=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+HOST = re.compile(r"[\w.:\[\]-]{1,255}", re.ASCII)
+
+
+def headers(host: str) -> Dict[str, str]:
+    """What every file is sent with.
+
+    Args:
+        host: As the request names it. Not every browser counts a WebSocket of the page's own server as ``'self'``.
+    """
+    sockets = f" ws://{host} wss://{host}" if HOST.fullmatch(host) else ""  # a header may hold anything
+    return {**HEADERS, "Content-Security-Policy": "; ".join((*POLICY, f"connect-src 'self'{sockets}"))}
 
 
 def page_files() -> Dict[str, Path]:
@@ -37,14 +61,14 @@ def add_page(blueprint: Blueprint) -> None:
     async def index(request: Request) -> HTTPResponse:
         if not request.path.endswith("/"):  # its files are named relative to the folder
             return redirect(request.path + "/")
-        return _file(files["index.html"])
+        return _file(request, files["index.html"])
 
     @blueprint.get("/page/<name>")
     async def file(request: Request, name: str) -> HTTPResponse:
         if name not in files:
             raise NotFound(f"The page has no file {name}.")
-        return _file(files[name])
+        return _file(request, files[name])
 
 
-def _file(path: Path) -> HTTPResponse:
-    return raw(path.read_bytes(), content_type=TYPES[path.suffix], headers=HEADERS)
+def _file(request: Request, path: Path) -> HTTPResponse:
+    return raw(path.read_bytes(), content_type=TYPES[path.suffix], headers=headers(request.headers.get("host", "")))
