@@ -1,5 +1,5 @@
 # One verb for each job. `make demo` is the place to begin.
-.PHONY: setup demo demo-short talk test test-all test-assistant check bench bench-quick reproduce corpus lock clean
+.PHONY: setup demo demo-short talk test test-all test-assistant check bench bench-quick reproduce corpus lock audit clean
 
 PYTHON := .venv/bin/python
 
@@ -52,6 +52,9 @@ corpus: setup     ## speak the sentences again (needs espeak-ng, festival, flite
 lock: setup       ## pin the dependencies anew
 	$(or $(shell command -v uv),.uv/bin/uv) pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --output-file requirements.lock
+
+audit:            ## which advisories about what is pinned docs/advisories.md does not name (needs the Python Package Index itself)
+	@python3 scripts/audit.py
 
 clean:            ## everything that can be made again
 	rm -rf .venv .uv runs assistant_project/.rasa assistant_project/models assistant_project/results
