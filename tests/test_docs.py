@@ -1,5 +1,6 @@
 """What the documents list is what there is."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -24,3 +25,31 @@ def matches(listed: str, name: str) -> bool:
 def test_every_module_is_listed(document: str) -> None:
     listed = {Path(name).name for name in re.findall(r"[\w/*]+\.py", (ROOT / document).read_text())}
     assert [name for name in sorted(modules()) if not any(matches(other, name) for other in listed)] == []
+
+
+REFUSES = {
+    "ProtocolError": 0,
+    "UnwellError": 0,
+    "_cut_off": 0,
+    "refused": 1,
+    "_refusal": 1,
+}  # where the code is among the arguments
+
+
+def codes() -> "set[str]":
+    """Those by which the channels refuse, as the source has them."""
+    found = set()
+    for file in [PACKAGES[0] / "health.py", *(PACKAGES[0] / "channels").glob("*.py")]:
+        for call in ast.walk(ast.parse(file.read_text())):
+            if isinstance(call, ast.Call):
+                name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+                code = call.args[REFUSES[name]] if name in REFUSES and len(call.args) > REFUSES[name] else None
+                if isinstance(code, ast.Constant):
+                    found.add(code.value)
+    return found
+
+
+def test_operators_are_told_of_every_code() -> None:
+    table = (ROOT / "docs/operations.md").read_text().partition("## Codes")[2]
+    assert len(codes()) > 30
+    assert sorted(codes() - set(re.findall(r"`(\w+)`", table))) == []
