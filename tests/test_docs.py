@@ -53,3 +53,26 @@ def test_operators_are_told_of_every_code() -> None:
     table = (ROOT / "docs/operations.md").read_text().partition("## Codes")[2]
     assert len(codes()) > 30
     assert sorted(codes() - set(re.findall(r"`(\w+)`", table))) == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("corpus/*.md")]),
+    ids=lambda document: document.name,
+)
+def test_links_lead_somewhere(document: Path) -> None:
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        if "://" in link:
+            continue
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+            dead.append(link)
+    assert dead == []
+
+
+def anchors(document: Path) -> "set[str]":
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

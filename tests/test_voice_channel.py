@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any, Awaitable, Callable, Dict, List, Optional
 
@@ -15,7 +16,7 @@ import soxr
 from sanic import Sanic
 
 from assistant import PROJECT, Assistant
-from in_process import serving
+from in_process import PATIENCE_S, serving
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16, read_audio
 from spoken_intents.channels.voice import VoiceInput, VoiceSettings
 from spoken_intents.client import VoiceClient
@@ -121,6 +122,24 @@ def test_audio_never_enters_the_tracker(server: Assistant) -> None:
     assert turn["text"].startswith("live/")
     assert turn["metadata"]["spoken"]["intent"] == "greet"
     assert turn["metadata"]["spoken"]["end_ms"] > turn["metadata"]["spoken"]["start_ms"]
+
+
+def test_the_log_names_the_call_and_the_turn_that_the_tracker_has(server: Assistant) -> None:
+    async def call() -> Dict[str, Any]:
+        async with VoiceClient(server.voice, sender="log-test") as client:
+            await client.type("/greet")
+            await client.type("/mood_unhappy")
+        async with aiohttp.ClientSession() as http, http.get(f"{server.http}/conversations/log-test/tracker") as answer:
+            return await answer.json()
+
+    told = [event["metadata"] for event in run(call())["events"] if event["event"] == "user"]
+    assert [metadata["turn"] for metadata in told] == [1, 2]
+    for metadata in told:
+        line = f'call={metadata["call_id"]} turn={metadata["turn"]} {{"event": "turn_over", "number": {metadata["turn"]},'
+        deadline = time.monotonic() + PATIENCE_S
+        while line not in server.log.read_text():
+            assert time.monotonic() < deadline, line
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize("rate", [8_000, 24_000, 44_100, 48_000])
