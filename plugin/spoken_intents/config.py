@@ -26,6 +26,10 @@ def settings_from(cls: Type[Settings], values: Optional[Mapping[str, Any]], wher
     if unknown:
         raise ConfigError(f"{where}: unknown {', '.join(unknown)}. Allowed: {', '.join(sorted(known))}.")
     hints = get_type_hints(cls)
+    secret = {field.name for field in fields(cls) if not field.repr}  # type: ignore[arg-type]
+    for key in secret & set(values):
+        if not isinstance(values[key], (str, type(None))):
+            raise ConfigError(f"{where}: {key} takes text: put it in quotation marks.")
     checked = {key: _checked(value, hints[key], f"{where}: {key}") for key, value in values.items()}
     try:
         return cls(**checked)
