@@ -1,6 +1,7 @@
 """More callers than there are places, and clients that read nothing: refused, bounded, and no harm to other calls."""
 
 import asyncio
+import base64
 import io
 import json
 import re
@@ -21,13 +22,15 @@ from in_process import PATIENCE_S, run, serving
 from spoken_intents import segmenter
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16
 from spoken_intents.channels import connection
+from spoken_intents.channels.connection import BURST_S
+from spoken_intents.channels.places import counted_as
 from spoken_intents.channels.twilio import TwilioInput, TwilioSettings
 from spoken_intents.channels.voice import VoiceInput, VoiceSettings
 from spoken_intents.utterances import hand_off, is_audio_reference
 
 QUICK = {
     "start_window_ms": 60, "min_speech_duration_ms": 60, "pause_ms": 60, "min_silence_duration_ms": 100, "speech_pad_ms": 0,
-    "turn_end": "fixed", "silence_timeout_ms": 0, "speech": "none",
+    "turn_end": "fixed", "silence_timeout_ms": 0, "speech": "none", "max_turns_per_minute": 100_000,
 }  # fmt: skip
 MINUTES = 5  # of speech at 48 kHz, about 40 MB on the wire: more than the kernel keeps for two sockets
 
@@ -57,13 +60,14 @@ class Endless:
 
 
 class Caller:
-    """One call over the voice channel, a turn at a time."""
+    """One call over the voice channel, a turn at a time; from `address`, says a proxy."""
 
-    def __init__(self, http: aiohttp.ClientSession, port: int) -> None:
+    def __init__(self, http: aiohttp.ClientSession, port: int, address: str = "") -> None:
         self._http, self._url = http, f"ws://127.0.0.1:{port}/webhooks/voice/websocket"
+        self._headers = {"X-Forwarded-For": address} if address else {}
 
     async def __aenter__(self) -> "Caller":
-        self._socket = await self._http.ws_connect(self._url)
+        self._socket = await self._http.ws_connect(self._url, headers=self._headers)
         return self
 
     async def __aexit__(self, *error: Any) -> None:
@@ -90,7 +94,7 @@ class Caller:
         """What the server says without being asked, and the code by which it closes."""
         told: Dict[str, Any] = {}
         async for frame in self._socket:
-            told = json.loads(frame.data)["error"]
+            told = json.loads(frame.data).get("error", told)
         return {**told, "close_code": self._socket.close_code}
 
 
@@ -191,6 +195,156 @@ def test_a_telephone_call_without_a_place_hears_the_busy_tone() -> None:
     assert closed == 4503
     assert counted("spoken_intents_refusals_total", channel="twilio_media_streams", code="busy") == 1
     assert counted("spoken_intents_refusals_total", channel="twilio_media_streams", code="too_many_calls") == 1
+
+
+# ---------------------------------------------------------------- one caller who takes too much, and one beside
+
+
+def refused_beside_another(settings: Dict[str, Any], too_much: Any) -> Dict[str, Any]:
+    """What the one is told at the end of `too_much` (given its `Caller`); another's turns go on before, meanwhile and after."""
+    counted = Counted()
+    channel = VoiceInput(VoiceSettings(**{**QUICK, **settings}))
+
+    async def main() -> Dict[str, Any]:
+        async with serving(channel, rasa=rasa, ear=EAR) as app, aiohttp.ClientSession() as http:
+            async with Caller(http, app.ctx.port) as other, Caller(http, app.ctx.port) as one:
+                assert await other.say(1) == intent_of(1)
+                doing = asyncio.create_task(too_much(one))
+                assert await other.say(2) == intent_of(2)
+                refusal = await doing
+                assert await other.say(3) == intent_of(3)
+                return refusal
+
+    refusal = run(main())
+    assert counted("spoken_intents_refusals_total", channel="voice", code=refusal["code"]) == 1
+    assert counted("spoken_intents_refusals_total", channel="voice") == 1
+    assert counted("spoken_intents_calls_open", channel="voice") == 0
+    return refusal
+
+
+def test_more_bytes_a_second_than_may_be_end_the_call() -> None:
+    """In few messages, and none of it audio, which has a budget of its own."""
+
+    async def much(caller: Caller) -> Dict[str, Any]:
+        for _ in range(6):
+            await caller._socket.send_json({"marker": "x" * 99_900})
+        return await caller.refusal()
+
+    refusal = refused_beside_another({"max_bytes_per_second": 100_000}, much)
+    assert (refusal["code"], refusal["close_code"]) == ("too_many_bytes", 4429)
+    assert refusal["message"] == "More than 100000 bytes a second."
+
+
+def test_rasas_browser_client_stays_within_its_budgets() -> None:
+    """A second of it: 375 messages of 128 samples in base64, at 48 kHz. Five of such seconds may come at once."""
+    settings = VoiceSettings(speech="none")
+    message = json.dumps({"audio": base64.b64encode(bytes(256)).decode()})
+    assert 375 < settings.max_messages_per_second and 10 * 375 * len(message) < settings.max_bytes_per_second
+    early = settings.max_ahead_ms / 1000 * 375 * len(message)
+    assert early < BURST_S * settings.max_bytes_per_second + settings.max_bytes_per_second, "what may come ahead, may come"
+
+
+def test_more_turns_a_minute_than_may_be_end_the_call() -> None:
+    async def much(caller: Caller) -> Dict[str, Any]:
+        for number in range(20):
+            assert await caller.type(f"turn {number}") == f"turn {number}"
+        await caller._socket.send_json({"text": "one more"})
+        return await caller.refusal()
+
+    async def waits_for_no_answer(caller: Caller) -> Dict[str, Any]:
+        for number in range(30):
+            await caller._socket.send_json({"text": f"turn {number}"})
+        for number in range(20):
+            assert await caller._answer() == f"turn {number}"
+        return await caller.refusal()
+
+    for way in (much, waits_for_no_answer):
+        refusal = refused_beside_another({"max_turns_per_minute": 20}, way)
+        assert (refusal["code"], refusal["close_code"]) == ("too_many_turns", 4429)
+        assert refusal["message"] == "More than 20 turns a minute."
+
+
+def test_a_call_that_lasts_too_long_is_ended() -> None:
+    async def stays(caller: Caller) -> None:
+        assert await caller.type("still here") == "still here"
+
+    async def main() -> Dict[str, Any]:
+        channel = VoiceInput(VoiceSettings(**QUICK, max_call_ms=1500))
+        async with serving(channel, rasa=rasa, ear=EAR) as app, aiohttp.ClientSession() as http:
+            async with Caller(http, app.ctx.port) as one:
+                await stays(one)
+                refusal = await one.refusal()
+            async with Caller(http, app.ctx.port) as again:
+                await stays(again)
+            return refusal
+
+    counted = Counted()
+    refusal = run(main())
+    assert (refusal["code"], refusal["close_code"]) == ("call_too_long", 4408)
+    assert refusal["message"] == "The call has lasted for 1500 ms, and is over."
+    assert counted("spoken_intents_refusals_total", channel="voice", code="call_too_long") == 1
+
+
+def test_one_address_has_so_many_places_and_no_more() -> None:
+    """As the proxy in front tells it. What is not told counts for nobody: a proxy on this machine speaks for many."""
+    counted = Counted()
+
+    async def main() -> None:
+        channel = VoiceInput(VoiceSettings(**QUICK, max_connections_per_address=2))
+        async with serving(channel, rasa=rasa, ear=EAR) as app, aiohttp.ClientSession() as http:
+            app.config.PROXIES_COUNT = 1
+            port, here, there = app.ctx.port, "203.0.113.7", "203.0.113.8"
+            async with Caller(http, port, here) as one, Caller(http, port, here) as two:
+                assert await one.say(1) == intent_of(1) and await two.say(2) == intent_of(2)
+                async with Caller(http, port, here) as three:
+                    refusal = await three.refusal()
+                    assert (refusal["code"], refusal["close_code"]) == ("too_many_of_address", 4429)
+                    assert refusal["message"] == "2 connections are open from your address, and no more are taken."
+                async with Caller(http, port, f"{here}, {there}") as forged:  # by the caller, in front of what the proxy adds
+                    assert await forged.say(3) == intent_of(3)
+                others = [Caller(http, port) for _ in range(3)]
+                for other in others:
+                    await other.__aenter__()
+                    assert await other.say(4) == intent_of(4)
+                for other in others:
+                    await other.__aexit__()
+                assert await one.say(5) == intent_of(5)
+            async with Caller(http, port, here) as again:
+                assert await again.say(6) == intent_of(6)
+
+    run(main())
+    assert counted("spoken_intents_refusals_total", channel="voice", code="too_many_of_address") == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "caller"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2::9]", "2001:db8:1:2::/64"),
+        ("127.0.0.1", ""),
+        ("127.8.9.10", ""),
+        ("::1", ""),
+        ("::ffff:127.0.0.1", ""),
+        ("_hidden", "_hidden"),
+        ("", ""),
+    ],
+)
+def test_what_counts_as_one_address(address: str, caller: str) -> None:
+    assert counted_as(address) == caller
+
+
+@pytest.mark.parametrize(
+    "nest", ["[" * 500_000, '{"a":' * 200_000, '{"text": ' + "[" * 900 + "]" * 900 + "}"], ids=["lists", "objects", "text"]
+)
+def test_json_as_deep_as_a_message_may_be_is_refused(nest: str) -> None:
+    async def deep(caller: Caller) -> Dict[str, Any]:
+        await caller._socket.send_str(nest)
+        return await caller.refusal()
+
+    refusal = refused_beside_another({}, deep)
+    assert refusal["code"] in ("bad_json", "bad_text") and refusal["close_code"] == 4400
 
 
 # ---------------------------------------------------------------- a client that reads nothing

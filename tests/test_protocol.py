@@ -147,6 +147,15 @@ def test_a_refusal_does_not_echo_everything_it_was_sent() -> None:
         assert len(str(caught.value)) < 400
 
 
+def test_nests_of_every_depth_are_refused_as_such() -> None:
+    """Also at the last depth at which Python reads JSON: whatever looks at the value then, such as `repr`, has its own."""
+    for field in ("text", "payload", "sample_rate", "sender", "token", "dtmf", "audio", "marker", "commit", "speech", "other"):
+        for depth in range(850, 1000):
+            with pytest.raises(ProtocolError) as caught:
+                parse(f'{{"{field}": {"[" * depth}{"]" * depth}}}')
+            assert caught.value.close_code == 4400 and len(str(caught.value)) < 400
+
+
 def test_random_bytes_and_text_are_messages_or_protocol_errors() -> None:
     rng, refused = np.random.default_rng(5), 0
     letters = np.array(list('{}[]":,0123456789.eE-+ \\utexmrkcodiasp/\u00fc\ud800\0'))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from contextlib import suppress
 from typing import Any, Dict, Optional
 from xml.etree import ElementTree
 
@@ -120,6 +121,23 @@ def test_broken_messages_are_told_apart(message: Any, code: str, words: str) -> 
     with pytest.raises(ProtocolError, match=words) as refused:
         parse(message)
     assert refused.value.code == code and refused.value.close_code == 4400
+
+
+def test_nests_of_every_depth_are_refused_as_such() -> None:
+    """Also at the last depth at which Python reads JSON: whatever looks at the value then, such as `repr`, has its own."""
+    for depth in range(850, 1000):
+        text = "[" * depth + "]" * depth
+        for message in (
+            f'{{"event": "start", "start": {{"mediaFormat": {text}}}}}',
+            f'{{"event": "dtmf", "dtmf": {{"digit": {text}}}}}',
+            f'{{"event": "mark", "mark": {{"name": {text}}}}}',
+            f'{{"event": "media", "media": {{"payload": {text}}}}}',
+        ):
+            with pytest.raises(ProtocolError) as refused:
+                parse(message)
+            assert refused.value.close_code == 4400
+        with suppress(ProtocolError):
+            parse(f'{{"event": "media", "media": {{"payload": "", "track": {text}}}}}')
 
 
 def test_random_fields_are_messages_or_protocol_errors() -> None:

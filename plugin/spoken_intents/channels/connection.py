@@ -4,9 +4,9 @@ import asyncio
 import json
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Coroutine, Dict, Iterator, Optional, Union
+from typing import Any, Coroutine, Dict, Iterator, List, Optional, Union
 
 import numpy as np
 from sanic.exceptions import WebsocketClosed
@@ -16,7 +16,8 @@ from websockets.frames import Frame, Opcode
 
 from spoken_intents import metrics
 from spoken_intents.audio import SAMPLE_RATE, StreamingResampler
-from spoken_intents.channels.inbox import Inbox
+from spoken_intents.channels.inbox import Inbox, Message
+from spoken_intents.channels.places import Places
 from spoken_intents.channels.protocol import Allowance
 from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, SpokenInput, recognizer_of, settle
 from spoken_intents.config import require
@@ -24,11 +25,24 @@ from spoken_intents.errors import ProtocolError
 from spoken_intents.logs import in_call
 from spoken_intents.session import SessionSettings, SpokenSession
 from spoken_intents.speech import SpeechSettings
+from spoken_intents.turns import Turn
 
 logger = logging.getLogger(__name__)
 
 SEND_TIMEOUT_MS = 10_000  # a client that reads nothing for so long is gone
 FULL_BYTES = 65_536  # sent, but not taken by the client yet: from here on Sanic makes senders wait
+BURST_S = 5  # of messages and of bytes that may come at once
+PORTION_BYTES = 65_536  # charged at a time: of most messages, of which there are many, it is only a sum
+STRANGER_BYTES = 8_192  # of the message in which a caller says who it is
+LIMITS = (
+    "max_connections",
+    "idle_timeout_ms",
+    "max_call_ms",
+    "max_messages_per_second",
+    "max_bytes_per_second",
+    "max_ahead_ms",
+    "max_turns_per_minute",
+)
 
 
 @dataclass(frozen=True)
@@ -37,21 +51,32 @@ class ConnectionSettings(SessionSettings, SpeechSettings):
 
     Attributes:
         max_connections: Calls at the same time, of this channel and in this process; further ones are refused.
+        max_connections_per_address: Of them, connections of one network address (of IPv6, one /64); 0: as many as
+            there are. This machine's own address, where a proxy may speak for many, has no such limit.
         idle_timeout_ms: A client that sends nothing for so long is disconnected.
+        max_call_ms: A call that lasts longer is ended.
         max_messages_per_second: Refuses floods; five seconds' worth may come at once.
+        max_bytes_per_second: Likewise.
         max_ahead_ms: How much more audio a client may send than time has passed.
+        max_turns_per_minute: Turns that Rasa is given; a minute's worth may come at once.
     """
 
     max_connections: int = 200
+    max_connections_per_address: int = 50
     idle_timeout_ms: int = 60_000
+    max_call_ms: int = 7_200_000
     max_messages_per_second: int = 1000
+    max_bytes_per_second: int = 2_000_000
     max_ahead_ms: int = 60_000
+    max_turns_per_minute: int = 120
 
     def __post_init__(self) -> None:
         SessionSettings.__post_init__(self)
         SpeechSettings.__post_init__(self)
-        for name in ("max_connections", "idle_timeout_ms", "max_messages_per_second", "max_ahead_ms"):
+        for name in LIMITS:
             require(getattr(self, name) > 0, f"{name} takes more than 0, got {getattr(self, name)}.")
+        most = self.max_connections_per_address
+        require(most >= 0, f"max_connections_per_address takes 0 or more, got {most}.")
 
 
 class ConnectionInput(SpokenInput):
@@ -60,17 +85,12 @@ class ConnectionInput(SpokenInput):
     def __init__(self, settings: ConnectionSettings) -> None:
         super().__init__(settings, settings)
         self.settings = settings
-        self._taken = 0
+        self.places = Places(settings.max_connections, settings.max_connections_per_address)
 
     @property
     def calls(self) -> int:
         """Those that are open."""
-        return self._taken
-
-    @property
-    def full(self) -> bool:
-        """Whether as many calls are open as may be."""
-        return self._taken >= self.settings.max_connections
+        return self.places.calls
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -79,14 +99,8 @@ class ConnectionInput(SpokenInput):
         Raises:
             ProtocolError: All are taken.
         """
-        if self.full:
-            raise ProtocolError("too_many_calls", f"{self._taken} calls are open, and no more are taken. Try again later.", 4503)
-        self._taken += 1
-        try:
-            with metrics.CALLS_OPEN.labels(self.name()).track_inprogress():
-                yield
-        finally:
-            self._taken -= 1
+        with self.places.call(), metrics.CALLS_OPEN.labels(self.name()).track_inprogress():
+            yield
 
 
 class ConnectionCall(SpokenCall):
@@ -101,8 +115,13 @@ class ConnectionCall(SpokenCall):
         self._transport: Any = request.transport
         self._open = True
         self._began = time.monotonic()
-        self._messages = Allowance(self._settings.max_messages_per_second, 5 * self._settings.max_messages_per_second)
-        self._audio = Allowance(1.0, self._settings.max_ahead_ms / 1000)
+        self._timers: List[asyncio.TimerHandle] = []
+        limits = self._settings
+        self._messages = Allowance(limits.max_messages_per_second, BURST_S * limits.max_messages_per_second)
+        self._came = 0  # bytes that are not charged yet
+        self._bytes = Allowance(limits.max_bytes_per_second, BURST_S * limits.max_bytes_per_second)
+        self._audio = Allowance(1.0, limits.max_ahead_ms / 1000)
+        self._turns = Allowance(limits.max_turns_per_minute / 60, limits.max_turns_per_minute)
         self._tune(SAMPLE_RATE)
         self._inbox = Inbox(websocket, request.transport, self._settings.idle_timeout_ms / 1000)
         self._take_frames()
@@ -118,14 +137,19 @@ class ConnectionCall(SpokenCall):
 
     async def _run(self) -> None:
         session = None
+        connected = ExitStack()
         try:
-            settle(self._request.app)
             self.admit()
+            connected.enter_context(self._input.places.of_address(self._request.remote_addr or self._request.ip))
+            await self.introduce()
+            settle(self._request.app)
             if recognizer_of(self._request.app) is None:
                 raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
             with self._input.place():
                 session = self.session = SpokenSession(self._settings, self, self, self._input.workers, self._input.speech)
                 await self._inbox.take_early()
+                over = f"The call has lasted for {self._settings.max_call_ms} ms, and is over."
+                self._refuse_in(self._settings.max_call_ms, ProtocolError("call_too_long", over, 4408))
                 while self._open:  # a client that takes nothing any more is gone, too
                     await self._receive()
         except ProtocolError as error:
@@ -136,6 +160,9 @@ class ConnectionCall(SpokenCall):
         finally:  # every way a connection ends, CancelledError included, comes by here
             self._open = False
             self._inbox.close()
+            for timer in self._timers:
+                timer.cancel()
+            connected.close()
             if session is not None:
                 self._input.close_soon(session)
 
@@ -143,6 +170,9 @@ class ConnectionCall(SpokenCall):
 
     def admit(self) -> None:
         """Raises a `ProtocolError` for a connection that may not be."""
+
+    async def introduce(self) -> None:
+        """Waits for whatever has to be known before there is a call, and raises likewise."""
 
     async def take(self, message: Union[str, bytes]) -> None:
         """What to do with a message."""
@@ -166,6 +196,7 @@ class ConnectionCall(SpokenCall):
         It keeps its answer to every ping, however many wait already for a client that reads none of them.
         """
         connection = self._websocket.connection
+        connection.debug = False  # it would write callers' words and tokens into the log
         take = connection.recv_frame
 
         def take_within_bounds(frame: Frame) -> None:
@@ -182,6 +213,40 @@ class ConnectionCall(SpokenCall):
                 self._inbox.put(frame)
 
         connection.recv_frame = take_within_bounds
+
+    def _refuse_in(self, ms: int, why: ProtocolError) -> asyncio.TimerHandle:
+        """Ends the connection then, unless the timer is cancelled before."""
+        self._timers.append(asyncio.get_running_loop().call_later(ms / 1000, self._inbox.refuse, why))
+        return self._timers[-1]
+
+    async def _first_message(self, within_ms: int, else_: ProtocolError) -> Message:
+        """What comes first, which stays in the inbox. Until then a stranger costs little.
+
+        Raises:
+            ProtocolError: `else_`, when nothing comes in time.
+        """
+        connection = self._websocket.connection
+        most, take = connection.max_size, connection.recv_frame
+
+        def take_first(frame: Frame) -> None:
+            take(frame)
+            if frame.fin and frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                let_in()  # what is behind it may have come with it
+
+        def let_in() -> None:
+            connection.max_size, connection.recv_frame = most, take
+
+        connection.max_size, connection.recv_frame = STRANGER_BYTES, take_first
+        timer = self._refuse_in(within_ms, else_)
+        with self._input.places.doorstep():
+            await self._inbox.take_early()
+            message = await self._inbox.get()
+        timer.cancel()
+        let_in()
+        if message is None:
+            raise else_
+        self._inbox.put_back(message)
+        return message
 
     def _tune(self, rate: int) -> None:
         """The client's sample rate is known."""
@@ -249,10 +314,23 @@ class ConnectionCall(SpokenCall):
             raise ProtocolError(
                 "too_many_messages", f"More than {self._settings.max_messages_per_second} messages a second.", 4429
             )
+        self._came += len(message)
+        if self._came > PORTION_BYTES:
+            came, self._came = self._came, 0
+            if not self._bytes.spend(came):
+                raise ProtocolError("too_many_bytes", f"More than {self._settings.max_bytes_per_second} bytes a second.", 4429)
         await self.take(message)
         await asyncio.sleep(0)  # a client that sends without pause must not keep the loop to itself
 
     # ------------------------------------------------ what the session wants
+
+    async def converse(self, turn: Turn) -> None:
+        """See `session.Assistant`. Rasa gets no more turns than it may: the call ends instead."""
+        if self._turns.spend(1):
+            return await super().converse(turn)
+        turn.failed = True
+        many = f"More than {self._settings.max_turns_per_minute} turns a minute."
+        self._inbox.refuse(ProtocolError("too_many_turns", many, 4429))
 
     async def play(self, samples: np.ndarray) -> None:
         """See `speaking.Player`."""

@@ -10,6 +10,8 @@ from typing import Any, Deque, List, Optional, Tuple, Union
 from sanic.exceptions import WebsocketClosed
 from websockets.frames import Frame, Opcode
 
+from spoken_intents.errors import ProtocolError
+
 Message = Union[str, bytes]
 
 FULL_BYTES = 262_144  # that wait to be taken: nothing more is read from the client meanwhile
@@ -33,6 +35,7 @@ class Inbox:
         self._is_text = False
         self._reading = True
         self._closed = False
+        self._refusal: Optional[ProtocolError] = None
         self._waiting: "Optional[asyncio.Future[None]]" = None
         self._idle_s = idle_s
         websocket.connection_lost_waiter.add_done_callback(lambda _: self.close())
@@ -62,8 +65,9 @@ class Inbox:
 
         Raises:
             WebsocketClosed: The client is gone.
+            ProtocolError: What `refuse` was given.
         """
-        if not self._messages and not self._closed:
+        if not self._messages and not self._closed and self._refusal is None:
             self._waiting = self._loop.create_future()
             idle = self._loop.call_later(self._idle_s, self._wake)
             try:
@@ -71,6 +75,8 @@ class Inbox:
             finally:
                 idle.cancel()
                 self._waiting = None
+        if self._refusal is not None:
+            raise self._refusal
         if self._messages:
             message, size = self._messages.popleft()
             self._bytes -= size
@@ -81,6 +87,16 @@ class Inbox:
         if self._closed:
             raise WebsocketClosed("The client is gone.")
         return None
+
+    def put_back(self, message: Message) -> None:
+        """Makes it the next one."""
+        self._messages.appendleft((message, len(message)))
+        self._bytes += len(message)
+
+    def refuse(self, why: ProtocolError) -> None:
+        """Ends the call for something that is no message: `get` raises it, whatever has come."""
+        self._refusal = why
+        self._wake()
 
     async def take_early(self) -> None:
         """Takes over what Sanic had parsed already when this was made."""

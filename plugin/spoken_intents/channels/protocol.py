@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -17,6 +17,7 @@ from spoken_intents.utterances import is_audio_reference
 SAMPLE_RATES = (8_000, 16_000, 24_000, 44_100, 48_000)
 MAX_SENDER = 200  # characters of a conversation's name
 MAX_TEXT = 1_000  # characters of a typed turn
+MAX_TOKEN = 4_096  # characters of what shows who calls
 KEYS = frozenset("0123456789*#ABCD")
 KNOWN = "audio, text, payload, commit (true), dtmf, speech (started, completed), marker"
 
@@ -28,6 +29,7 @@ class Handshake:
     sample_rate: int = 16_000
     language: Optional[str] = None
     sender: Optional[str] = None
+    token: Optional[str] = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def parse(message: Union[str, bytes]) -> ClientMessage:
         raise ProtocolError("bad_json", "A text message takes JSON; this was none.") from None
     if not isinstance(fields, dict):
         raise ProtocolError("bad_json", f"A text message takes a JSON object; this was {type(fields).__name__}.")
-    if set(fields) <= {"sample_rate", "language", "sender"}:
+    if set(fields) <= {"sample_rate", "language", "sender", "token"}:
         return _handshake(fields)
     if len(fields) != 1:
         raise ProtocolError("unknown_field", f"Fields {_shown(fields)}: one of {KNOWN} at a time.")
@@ -122,11 +124,11 @@ def _handshake(fields: Any) -> Handshake:
     rate = fields.get("sample_rate", 16_000)
     if isinstance(rate, bool) or rate not in SAMPLE_RATES:
         raise ProtocolError("bad_sample_rate", f"sample_rate {str(rate)[:40]}: accepted are {', '.join(map(str, SAMPLE_RATES))}.")
-    for name in ("language", "sender"):
+    for name, most in (("language", MAX_SENDER), ("sender", MAX_SENDER), ("token", MAX_TOKEN)):
         value = fields.get(name)
-        if value is not None and not (isinstance(value, str) and 0 < len(value) <= MAX_SENDER):
-            raise ProtocolError("bad_handshake", f"{name} takes text of 1 to {MAX_SENDER} characters.")
-    return Handshake(rate, fields.get("language"), fields.get("sender"))
+        if value is not None and not (isinstance(value, str) and 0 < len(value) <= most):
+            raise ProtocolError("bad_handshake", f"{name} takes text of 1 to {most} characters.")
+    return Handshake(rate, fields.get("language"), fields.get("sender"), fields.get("token"))
 
 
 def _from_base64(value: Any) -> bytes:

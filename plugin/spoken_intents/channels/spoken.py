@@ -136,14 +136,20 @@ class SpokenInput(InputChannel):
 
         @blueprint.get("/metrics")
         async def exposition(request: Request) -> HTTPResponse:
+            for channel in request.app.ctx.spoken_inputs:  # all channels show the same, so each has a say
+                refusal = channel.refuse_figures(request)
+                if refusal is not None:
+                    return refusal
             body = await asyncio.get_running_loop().run_in_executor(None, metrics.exposition)
             return raw(body, content_type=metrics.CONTENT_TYPE)
 
         @blueprint.listener("after_server_start")
         async def start(app: Sanic, loop: Any) -> None:
             settle(app)
-            if not hasattr(app.ctx, "event_loop_watched"):  # by another channel
-                app.ctx.event_loop_watched = True
+            if not hasattr(app.ctx, "spoken_inputs"):
+                app.ctx.spoken_inputs = []
+            app.ctx.spoken_inputs.append(self)
+            if len(app.ctx.spoken_inputs) == 1:
                 self._watching = asyncio.create_task(metrics.watch_event_loop())
 
         @blueprint.listener("before_server_stop")
@@ -153,6 +159,10 @@ class SpokenInput(InputChannel):
         @blueprint.listener("after_server_stop")
         async def stop(app: Sanic, loop: Any) -> None:
             await self.stop()
+
+    def refuse_figures(self, request: Request) -> Optional[HTTPResponse]:
+        """The answer to who may not see the figures; None: anybody may."""
+        return None
 
     def close_soon(self, session: SpokenSession) -> None:
         """Closes a session whose caller is gone, without making its handler wait."""

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Union
 from urllib.parse import parse_qsl, urlsplit
 
@@ -49,8 +49,9 @@ class TwilioSettings(ConnectionSettings):
         max_messages_per_second: Twilio sends 50.
     """
 
-    auth_token: str = ""
+    auth_token: str = field(default="", repr=False)
     public_url: str = ""
+    max_connections_per_address: int = 0  # Twilio calls from a few
     idle_timeout_ms: int = 20_000  # Twilio sends silence, too
     max_messages_per_second: int = 500
 
@@ -133,7 +134,7 @@ class TwilioInput(ConnectionInput):
         if self.settings.auth_token and not self._signed(request, f"https://{address}", form):
             logger.warning("A request for TwiML was refused: Twilio's signature of https://%s is not on it.", address)
             return self._refusal(403, "bad_signature", "Twilio's signature is missing or wrong.")
-        if self.full:
+        if self.places.full:
             logger.warning("A call is told that the line is busy: all %d are open.", self.settings.max_connections)
             metrics.refused(self.name(), "busy")
             return _twiml(protocol.busy())

@@ -7,10 +7,10 @@ The wire format is Rasa's (documented with RasaHQ/lena-voicebot-ui), and ours wh
 import asyncio
 import base64
 import io
+import logging
 import uuid
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Tuple, Union
-from urllib.parse import urlsplit
+from typing import Any, Dict, List, Optional, Union
 
 import numpy as np
 from rasa.core.channels.channel import CollectingOutputChannel, UserMessage
@@ -21,6 +21,14 @@ from sanic.response import json as json_response
 
 from spoken_intents import metrics
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16, read_audio
+from spoken_intents.channels.access import (
+    BEARER,
+    AccessSettings,
+    Grant,
+    token_in_header,
+    token_in_subprotocols,
+    unauthorized,
+)
 from spoken_intents.channels.connection import ConnectionCall, ConnectionInput, ConnectionSettings
 from spoken_intents.channels.page import add_page
 from spoken_intents.channels.protocol import (
@@ -35,6 +43,7 @@ from spoken_intents.channels.protocol import (
     parse,
 )
 from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, recognizer_of, settle
+from spoken_intents.channels.upload import FORM_BYTES, form_of, hang_up_behind, read_body
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import AudioError, ProtocolError
 from spoken_intents.logs import in_call
@@ -53,16 +62,16 @@ from spoken_intents.turns import (
     milliseconds,
 )
 
+logger = logging.getLogger(__name__)
+
 RECORDING = "recording"  # in metrics: a recording comes faster than time passes, so its latencies are not a call's
 
 
 @dataclass(frozen=True)
-class VoiceSettings(ConnectionSettings):
-    """What credentials.yml may say of the voice channel, beside what it may say of every channel of speech.
+class VoiceSettings(ConnectionSettings, AccessSettings):
+    """What credentials.yml may say of the voice channel, beside who may speak and what it may say of every channel of speech.
 
     Attributes:
-        allowed_origins: Web pages that may connect, such as ``https://bank.example``, beside those of this
-            server itself; ``*`` for all. Clients other than browsers send no origin and may always connect.
         max_messages_per_second: Browsers send up to 375.
         max_uploads: Recordings over HTTP that are answered at the same time, in this process; further ones are refused.
         max_upload_ms: Longest recording taken over HTTP.
@@ -70,13 +79,13 @@ class VoiceSettings(ConnectionSettings):
     """
 
     silence_timeout_ms: int = 30_000  # people read on a screen, too
-    allowed_origins: Tuple[str, ...] = ()
     max_uploads: int = 8
     max_upload_ms: int = 300_000
     max_upload_bytes: int = 25 * 2**20
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        ConnectionSettings.__post_init__(self)
+        AccessSettings.__post_init__(self)
         for name in ("max_uploads", "max_upload_ms", "max_upload_bytes"):
             require(getattr(self, name) > 0, f"{name} takes more than 0, got {getattr(self, name)}.")
 
@@ -103,54 +112,86 @@ class VoiceInput(ConnectionInput):
     def __init__(self, settings: Optional[VoiceSettings] = None) -> None:
         super().__init__(settings or VoiceSettings())
         self._uploads = asyncio.Semaphore(self.settings.max_uploads)  # nobody waits for it
+        self._decoding = asyncio.Lock()  # a small file may be half a gigabyte on its way to 16 kHz: one at a time
 
     def blueprint(self, on_new_message: OnNewMessage) -> Blueprint:
         """The routes (see parent class)."""
+        if not self.settings.is_guarded:
+            logger.warning("voice: without auth_token or jwt_secret anybody may talk, as any sender. Set one in credentials.yml.")
         voice = Blueprint("spoken_intents_voice", __name__)
         add_page(voice)
 
         @voice.get("/status")
         async def status(request: Request) -> HTTPResponse:
             speech = self.speech.name if self.speech else "browser" if self.settings.speech == "browser" else "none"
-            hears = recognizer_of(request.app) is not None
-            return json_response({"recognizer": hears, "speech": speech})
+            hears, guarded = recognizer_of(request.app) is not None, self.settings.is_guarded
+            return json_response({"recognizer": hears, "speech": speech, "token": guarded})
 
-        @voice.post("/webhook")
+        @voice.post("/webhook", stream=True)  # whose body is read when it is known that it may come
         async def recording(request: Request) -> HTTPResponse:
-            settle(request.app)
-            if self._uploads.locked():
-                many = f"{self.settings.max_uploads} recordings are being answered, and no more are taken. Try again later."
-                return _refusal(503, "too_many_uploads", many)
-            async with self._uploads:
-                return await self._answer_recording(request, on_new_message)
+            try:
+                self.settings.check_origin(request.headers.get("origin"), request.headers.get("host"))
+                grant = self.settings.grant(token_in_header(request.headers.get("authorization", "")))
+                settle(request.app)
+                if recognizer_of(request.app) is None:
+                    raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
+                if self._uploads.locked():
+                    many = f"{self.settings.max_uploads} recordings are being answered, and no more are taken. Try again later."
+                    raise ProtocolError("too_many_uploads", many, 4503)
+                async with self._uploads:
+                    return await self._answer_recording(request, grant, on_new_message)
+            except ProtocolError as error:
+                hang_up_behind(request)
+                return _refusal(error, RECORDING)
 
-        @voice.websocket("/websocket")
+        @voice.on_request
+        async def take_token(request: Request) -> None:
+            """Where it is offered as a subprotocol, before the WebSocket's library reads that, and logs what it cannot read."""
+            offered = ",".join(request.headers.getall("sec-websocket-protocol", []))
+            request.ctx.token = token_in_subprotocols(offered)
+            if request.ctx.token is not None:
+                request.headers["sec-websocket-protocol"] = BEARER
+
+        @voice.websocket("/websocket", subprotocols=[BEARER])
         async def call(request: Request, websocket: Any) -> None:
             await _Call(self, request, websocket, on_new_message).run()
 
         self.operate(voice)
         return voice
 
-    async def _answer_recording(self, request: Request, on_new_message: OnNewMessage) -> HTTPResponse:
-        if recognizer_of(request.app) is None:
-            return _refusal(503, "no_recognizer", NO_RECOGNIZER)
-        # Only then: curl calls any body a form, and Sanic would try to read audio as one.
-        is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
-        upload = request.files.get("audio") if is_form else None
-        body = upload.body if upload else b"" if is_form else request.body
-        if len(body) > self.settings.max_upload_bytes:
-            return _refusal(413, "too_large", f"{len(body)} bytes: at most {self.settings.max_upload_bytes} are taken.")
-        if not body:
-            return _refusal(400, "no_audio", "Send a WAV, FLAC or Ogg recording as the body, or as multipart field 'audio'.")
+    def refuse_figures(self, request: Request) -> Optional[HTTPResponse]:
+        """See parent class: they are for operators, where callers have to show who they are."""
         try:
-            samples = await asyncio.get_running_loop().run_in_executor(
-                None, read_audio, io.BytesIO(body), self.settings.max_upload_ms / 1000, "The recording"
-            )
+            grant = self.settings.grant(token_in_header(request.headers.get("authorization", "")))
+            if self.settings.is_guarded and not grant.is_operator:
+                raise ProtocolError("forbidden", "The figures are for the auth_token, and for tokens of the role admin.", 4403)
+        except ProtocolError as error:
+            return _refusal(error, self.name())
+        return None
+
+    async def _answer_recording(self, request: Request, grant: Grant, on_new_message: OnNewMessage) -> HTTPResponse:
+        # curl calls any body a form: only what names its boundary is one.
+        content_type = request.headers.get("content-type", "")
+        is_form = content_type.startswith("multipart/form-data")
+        most = self.settings.max_upload_bytes
+        body, sender = await read_body(request, most + FORM_BYTES if is_form else most), request.args.get("sender")
+        if is_form:
+            form = form_of(body, content_type)
+            body = form.get("audio", b"")
+            sender = sender or form.get("sender", b"").decode(errors="replace")
+            if len(body) > most:
+                raise ProtocolError("too_large", f"{len(body)} bytes: at most {most} are taken.", 4413)
+        if not body:
+            raise ProtocolError("no_audio", "Send a WAV, FLAC or Ogg recording as the body, or as multipart field 'audio'.")
+        if sender and len(sender) > MAX_SENDER:
+            raise ProtocolError("bad_sender", f"sender takes at most {MAX_SENDER} characters.")
+        sender = grant.conversation(sender or None) or uuid.uuid4().hex
+        longest_s = self.settings.max_upload_ms / 1000
+        try:
+            async with self._decoding:
+                samples = await asyncio.to_thread(read_audio, io.BytesIO(body), longest_s, "The recording")
         except AudioError as error:
-            return _refusal(400, "bad_audio", str(error))
-        sender = request.args.get("sender") or (request.form.get("sender") if is_form else None) or uuid.uuid4().hex
-        if len(sender) > MAX_SENDER:
-            return _refusal(400, "bad_sender", f"sender takes at most {MAX_SENDER} characters.")
+            raise ProtocolError("bad_audio", str(error)) from None
         answers = _Recording(request.app, on_new_message, self.name(), RECORDING)
         answers.sender = sender
         with in_call(answers.log):
@@ -169,9 +210,12 @@ class VoiceInput(ConnectionInput):
             raise
 
 
-def _refusal(status: int, code: str, message: str) -> HTTPResponse:
-    metrics.refused(RECORDING, code)
-    return json_response({"error": {"code": code, "message": message}}, status=status)
+def _refusal(error: ProtocolError, counted_as: str) -> HTTPResponse:
+    """As HTTP says it, whose status codes are the last digits of our close codes."""
+    metrics.refused(counted_as, error.code)
+    status = error.close_code - 4000
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return json_response({"error": {"code": error.code, "message": str(error)}}, status=status, headers=headers)
 
 
 class _Recording(SpokenCall):
@@ -204,22 +248,28 @@ class _Call(ConnectionCall):
 
     def __init__(self, channel: "VoiceInput", request: Request, websocket: Any, on_new_message: OnNewMessage) -> None:
         super().__init__(channel, request, websocket, on_new_message)
-        self._allowed_origins = channel.settings.allowed_origins
+        self._access: AccessSettings = channel.settings
+        self._grant: Optional[Grant] = None  # until it is known who calls
         self._handshake: Optional[Handshake] = None
         self._ended: Optional[Turn] = None  # the turn whose end was told last
         self._final = ""  # the mark whose coming back tells that all was played
 
     def admit(self) -> None:
-        """Browsers let any page open a WebSocket: who may is for the server to say."""
-        origin = self._request.headers.get("origin")
-        if origin is None or origin in self._allowed_origins or "*" in self._allowed_origins:
-            return
-        try:
-            own = urlsplit(origin).netloc == self._request.headers.get("host")
-        except ValueError:
-            own = False
-        if not own:
-            raise ProtocolError("bad_origin", f"Pages of {origin[:200]} may not connect; see the setting allowed_origins.", 4403)
+        """Refuses pages that may not, and tokens in headers that are not valid."""
+        headers = self._request.headers
+        self._access.check_origin(headers.get("origin"), headers.get("host"))
+        token = token_in_header(headers.get("authorization", ""))
+        if token is None:
+            token = self._request.ctx.token
+        if token is not None or not self._access.is_guarded:
+            self._grant = self._access.grant(token)
+
+    async def introduce(self) -> None:
+        """Has the handshake show who calls, where no header did."""
+        if self._grant is None:
+            within_ms = self._access.auth_timeout_ms
+            first = parse(await self._first_message(within_ms, unauthorized(f"No token came within {within_ms} ms.")))
+            self._grant = self._access.grant(first.token if isinstance(first, Handshake) else None)
 
     async def take(self, message: Union[str, bytes]) -> None:
         parsed = parse(message)
@@ -242,12 +292,14 @@ class _Call(ConnectionCall):
 
     async def _start(self, handshake: Handshake) -> None:
         if self._handshake is not None:
-            raise ProtocolError("late_handshake", "sample_rate, language and sender are said once, before anything else.")
+            raise ProtocolError("late_handshake", "sample_rate, language, sender and token are said once, before anything else.")
         self._handshake = handshake
         self._tune(handshake.sample_rate)
-        self.sender = handshake.sender or self.id
+        assert self._grant is not None, "no message is taken of somebody who was not let in"
+        sender = self._grant.conversation(handshake.sender)
+        self.sender = sender or self.id
         self.metadata["language"] = handshake.language
-        if self._settings.initial_message and not (handshake.sender and await self.is_known(handshake.sender)):
+        if self._settings.initial_message and not (sender and await self.is_known(sender)):
             await self.session.type(self._settings.initial_message)
 
     async def refuse(self, error: ProtocolError) -> None:
