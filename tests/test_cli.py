@@ -2,9 +2,11 @@
 
 import asyncio
 import csv
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,12 +21,18 @@ import yaml
 from aiohttp import web
 from conftest import INTENTS
 from rich.text import Text
+from sanic import Sanic
+from test_access import TOKEN
 from test_client import FAILED, NON_SPEECH, STARTED, Handler, by_audio, heard, refusing, serving, spoken, turn
+from test_limits import EAR, QUICK, rasa
+from test_session import LoudVad
 
+import in_process
 from assistant import BIN, PROJECT, Assistant
 from spoken_intents import client as client_module
-from spoken_intents import microphone
+from spoken_intents import microphone, segmenter
 from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents.channels.voice import VoiceInput, VoiceSettings
 from spoken_intents.cli import _State, app, shown
 from spoken_intents.errors import ConfigError, DataError, DivergedError, TrainingError
 from spoken_intents.features import FrontEnd
@@ -354,6 +362,29 @@ def test_talk_prints_the_answers_of_every_turn(clip: Path, capsys: pytest.Captur
 def test_talk_says_that_nothing_was_heard(clip: Path, capsys: pytest.CaptureFixture) -> None:
     assert called_beside(by_audio({5: [STARTED], 10: [NON_SPEECH]}), "talk", clip) == 0
     assert "no turn: nothing was taken for speech" in words(capsys.readouterr().out)
+
+
+def test_the_commands_take_the_token_from_a_variable(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, err = io.StringIO(), io.StringIO()  # rather than capsys, whose streams Sanic's log would keep
+    monkeypatch.setattr(segmenter, "make_vad", lambda *_: LoudVad())
+    monkeypatch.setattr(Sanic, "test_mode", True)
+
+    async def main() -> List[int]:
+        channel = VoiceInput(VoiceSettings(**QUICK, auth_token=TOKEN))
+        async with in_process.serving(channel, rasa=rasa, ear=EAR) as app:
+            url, codes = f"ws://127.0.0.1:{app.ctx.port}/webhooks/voice/websocket", []
+            for token, names in ((TOKEN, ["talk"]), ("wrong", ["talk", "load"]), ("", ["talk", "load"])):
+                monkeypatch.setenv("SPOKEN_INTENTS_TOKEN", token)
+                for name in names:
+                    with redirect_stdout(out), redirect_stderr(err):
+                        codes.append(await asyncio.to_thread(called, name, clip, "--url", url))
+            return codes
+
+    assert in_process.run(main()) == [0, 1, 1, 1, 1]
+    advice = "Name a valid one in the variable SPOKEN_INTENTS_TOKEN (or as --token, or VoiceClient's token)."
+    wrong, missing = f"Error: The token is not valid. {advice}", f"Error: This server takes calls with a token only. {advice}"
+    assert [line for line in err.getvalue().splitlines() if line.startswith("Error")] == [wrong, wrong, missing, missing]
+    assert TOKEN not in out.getvalue() + err.getvalue()
 
 
 def test_talk_says_why_it_was_refused(clip: Path, capsys: pytest.CaptureFixture) -> None:

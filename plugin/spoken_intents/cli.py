@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from spoken_intents.audio import SAMPLE_RATE, read_audio
-from spoken_intents.client import DEFAULT_URL, Message, VoiceClient
+from spoken_intents.client import DEFAULT_URL, TOKEN, Message, VoiceClient
 from spoken_intents.errors import ConfigError, ProtocolError, SpokenIntentsError
 from spoken_intents.features import MAX_SAMPLES
 from spoken_intents.files import require_file, write_whole
@@ -37,6 +37,9 @@ typed = typer.Typer(
 )
 console = Console()
 typed.add_typer(training)
+SHOWN_TOKEN = typer.Option(
+    "", envvar=TOKEN, help="For a server that asks who calls. Other users of a computer see options, not variables."
+)
 
 
 def app() -> None:
@@ -77,6 +80,7 @@ def talk(
     mic: bool = typer.Option(False, "--mic", help="Talk by microphone (needs the extra [bold]mic[/]); Ctrl-C hangs up."),
     url: str = typer.Option(DEFAULT_URL, help="The assistant's voice WebSocket."),
     sender: str = typer.Option("", help="Go on with this conversation instead of a new one."),
+    token: str = SHOWN_TOKEN,
 ) -> None:
     """Talk to a running assistant, by files or by microphone.
 
@@ -85,21 +89,21 @@ def talk(
     if mic == bool(files):
         raise ConfigError("Name recordings to say, or --mic; one of both.")
     try:
-        asyncio.run(_talk_by_mic(url, sender) if mic else _talk_by_files(files or [], url, sender))
+        asyncio.run(_talk_by_mic(url, sender, token) if mic else _talk_by_files(files or [], url, sender, token))
     except KeyboardInterrupt:
         console.print("Hung up.")
 
 
-async def _talk_by_files(files: List[Path], url: str, sender: str) -> None:
+async def _talk_by_files(files: List[Path], url: str, sender: str, token: str) -> None:
     recordings = [(file, read_audio(file, 300)) for file in files]
-    async with VoiceClient(url, _print_message, sender) as client:
+    async with VoiceClient(url, _print_message, sender, token=token) as client:
         for file, samples in recordings:
             console.print(f"[bold]You:[/] {escape(str(file))} ({len(samples) / SAMPLE_RATE:.1f} s)")
             if not await client.play(samples):
                 console.print("[dim]     no turn: nothing was taken for speech[/]")
 
 
-async def _talk_by_mic(url: str, sender: str) -> None:
+async def _talk_by_mic(url: str, sender: str, token: str) -> None:
     sounddevice = load_sounddevice()
     state = _State()
     with Loudspeaker(sounddevice) as loudspeaker, Microphone(sounddevice) as microphone:
@@ -110,7 +114,7 @@ async def _talk_by_mic(url: str, sender: str) -> None:
                 await client.send_audio(block)
                 live.update(state.line(block, loudspeaker.playing))
 
-        async with VoiceClient(url, sender=sender, output=loudspeaker) as client:
+        async with VoiceClient(url, sender=sender, output=loudspeaker, token=token) as client:
             console.print("Speak; you may interrupt. A headset keeps the bot from hearing itself. Ctrl-C hangs up.")
             with Live(console=console, refresh_per_second=10, transient=True) as live:
                 sending = asyncio.create_task(send())
@@ -136,6 +140,7 @@ def load(
     messages: str = typer.Option("telephone", help="[bold]telephone[/]: 50 a second; [bold]browser[/]: 375 small ones."),
     late_ms: float = typer.Option(1000, min=1, help="An answer is late that begins later than this behind its turn's end."),
     seed: int = typer.Option(0, min=0, help="Of who says what, how loud, and when."),
+    token: str = SHOWN_TOKEN,
     json_file: Optional[Path] = typer.Option(None, "--json", help="Write all figures here."),
 ) -> None:
     """Have many callers talk to a running assistant in real time, and say what was lost, what was late, and by how much.
@@ -157,7 +162,7 @@ def load(
                 task, completed=gone_s, description=f"{counts['said']} said, {counts['right']} right, {counts['late']} late"
             )
 
-        report = asyncio.run(run_load(settings, read_recordings(recordings, seed), progress))
+        report = asyncio.run(run_load(settings, read_recordings(recordings, seed), progress, token))
     for table in report.tables():
         console.print(table)
     for problem in report.problems():

@@ -18,6 +18,11 @@ from spoken_intents.errors import ProtocolError, SpokenIntentsError
 PACKET_SAMPLES = SAMPLE_RATE // 50  # 20 ms, as a telephone sends
 DEFAULT_URL = "ws://127.0.0.1:5005/webhooks/voice/websocket"
 SETTLE_S = 2.0  # after a recording: a server that has reported no more speech by then heard none
+TOKEN = "SPOKEN_INTENTS_TOKEN"  # the variable that the commands read it from
+ADVICE = {
+    "unauthorized": f" Name a valid one in the variable {TOKEN} (or as --token, or VoiceClient's token).",
+    "forbidden_sender": " Leave sender out, or name a token of its own.",
+}
 INBOX_MESSAGES = 1000  # kept for `VoiceClient.messages`; on_message gets all
 
 Message = Dict[str, Any]
@@ -66,6 +71,7 @@ class VoiceClient:
         on_message: Called with every message of the server as it comes.
         sender: The conversation to go on with; a new one when left out.
         output: What plays the bot's speech; None: the server is told at once that it was played.
+        token: Shows who calls, to a server that takes calls with a token only.
 
     Raises:
         SpokenIntentsError: Nobody listens at `url`.
@@ -78,8 +84,10 @@ class VoiceClient:
         on_message: Callable[[Message], None] = lambda message: None,
         sender: str = "",
         output: Optional[Output] = None,
+        token: str = "",
     ) -> None:
         self._url = url
+        self._token = token
         self._output = output
         self._on_message = on_message
         self._sender = sender
@@ -89,7 +97,7 @@ class VoiceClient:
         self._over = False  # the bot has ended the call, on purpose
 
     async def __aenter__(self) -> "VoiceClient":
-        self._http = aiohttp.ClientSession()
+        self._http = aiohttp.ClientSession(headers=showing(self._token))
         try:
             self._socket = await dial(self._http, self._url)
         except SpokenIntentsError:
@@ -314,6 +322,11 @@ async def dial(http: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocket
         return await http.ws_connect(url, max_msg_size=2**20)
 
 
+def showing(token: str) -> Dict[str, str]:
+    """The headers of a request that shows a token; none without."""
+    return {"Authorization": f"Bearer {token.strip()}"} if token.strip() else {}
+
+
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
     """Says in one sentence why a request to `url` failed.
@@ -355,7 +368,13 @@ def _samples_in(message: Message) -> np.ndarray:
 
 
 def _error_in(message: Message) -> ProtocolError:
-    return ProtocolError(message["error"].get("code", ""), message["error"].get("message", ""))
+    return error_of(message["error"])
+
+
+def error_of(told: Message) -> ProtocolError:
+    """What the server says it refused, and what to do about it where it is a token."""
+    code = told.get("code", "")
+    return ProtocolError(code, told.get("message", "") + ADVICE.get(code, ""))
 
 
 def end_of_speech(samples: np.ndarray) -> int:

@@ -24,7 +24,7 @@ import soundfile
 import soxr
 
 from spoken_intents.audio import SAMPLE_RATE, SUFFIXES, float_to_pcm16, read_audio
-from spoken_intents.client import Message, dial, end_of_speech, parsed, reaching
+from spoken_intents.client import Message, dial, end_of_speech, error_of, parsed, reaching, showing
 from spoken_intents.errors import DataError, ProtocolError, SpokenIntentsError
 from spoken_intents.load_report import LoadSettings, Report, Said, Take, Wire
 
@@ -40,22 +40,27 @@ ANSWER_S = 60.0  # in which a server has to accept a call, and to answer a recor
 
 
 async def run(
-    settings: LoadSettings, recordings: Sequence[Tuple[str, np.ndarray]], progress: Callable[[float, Report], None]
+    settings: LoadSettings,
+    recordings: Sequence[Tuple[str, np.ndarray]],
+    progress: Callable[[float, Report], None],
+    token: str = "",
 ) -> Report:
     """Has the callers call, and says what came of it.
 
     Args:
         recordings: Name and samples (float32, 16 kHz) of each; one utterance each is best.
         progress: Called every now and then with the seconds gone, and the report so far.
+        token: Shows who calls, to a server that takes calls with a token only.
 
     Raises:
         SpokenIntentsError: Nobody listens there, or nothing of the recordings is one turn when it is said alone.
+        ProtocolError: The server refuses a recording, such as for its token.
     """
     rng = np.random.default_rng(settings.seed)
     noise = _noise(settings.wire, rng)
     report = Report(settings)
     connector, patience = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=ANSWER_S)
-    async with aiohttp.ClientSession(connector=connector, timeout=patience) as http:
+    async with aiohttp.ClientSession(connector=connector, timeout=patience, headers=showing(token)) as http:
         takes = await _takes(http, settings, recordings, noise, rng)
         silence = _messages(noise)
         callers = [_Caller(report, takes, silence, seed) for seed in rng.integers(2**32, size=settings.callers)]
@@ -142,6 +147,8 @@ async def _alone(http: aiohttp.ClientSession, url: str, samples: np.ndarray, sam
     with reaching(there):
         async with http.post(there, data=file.getvalue(), headers={"content-type": "audio/wav"}) as response:
             answer = await response.json(content_type=None)
+    if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
+        raise error_of(answer["error"])
     if not isinstance(answer, list):
         raise SpokenIntentsError(f"{there} is no voice channel, or refuses recordings: {json.dumps(answer)[:200]}")
     spoken = [message["custom"]["spoken"] for message in answer if "spoken" in (message.get("custom") or {})]
