@@ -80,6 +80,8 @@ class ScriptedVoice:
     def __init__(self) -> None:
         self.recognizer = True
         self.speech = "espeak"
+        self.token = ""  # that callers have to show; empty: none
+        self.refused: List[str] = []  # tokens
         self.calls: List[ScriptedCall] = []
         self.port = 0
         self._runner: Optional[web.AppRunner] = None
@@ -126,12 +128,19 @@ class ScriptedVoice:
         return web.Response(body=path.read_bytes(), headers={**headers(request.host), "Content-Type": TYPES[path.suffix]})
 
     async def _status(self, request: web.Request) -> web.Response:
-        return web.json_response({"recognizer": self.recognizer, "speech": self.speech})
+        return web.json_response({"recognizer": self.recognizer, "speech": self.speech, "token": bool(self.token)})
 
     async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(max_msg_size=2**20)
         await socket.prepare(request)
         call = ScriptedCall(socket)
+        if self.token:
+            call.received.append(await socket.receive_json())
+            if (shown := call.received[0].get("token")) != self.token:
+                self.refused.append(shown)
+                await socket.send_json({"error": {"code": "unauthorized", "message": "The token is not valid."}})
+                await socket.close(code=4401)
+                return socket
         self.calls.append(call)
         await call.run()
         return socket

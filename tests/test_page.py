@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import AsyncIterator, Awaitable, Callable, Dict, List, Tuple
+from urllib.parse import quote
 
 import aiohttp
+import jwt
 import numpy as np
 import pytest
 import soundfile
@@ -627,6 +629,70 @@ def test_old_cards_leave_and_a_phone_has_no_sideways_scroll() -> None:
                 wide = "[document.documentElement, document.querySelector('#log'), document.querySelector('.dock')]"
                 assert await page.evaluate(f"{wide}.every(e => e.scrollWidth <= e.clientWidth)"), width
             assert await page.evaluate("(l => l.scrollHeight - l.clientHeight - l.scrollTop < 2)(document.querySelector('#log'))")
+            assert page.problems == []
+
+    run(body)
+
+
+@pytest.mark.browser
+def test_the_page_asks_for_the_token_that_the_server_wants() -> None:
+    """Before anything is said; again for one that is not taken; no more once it has it, and also not after a reload."""
+
+    async def body() -> None:
+        async with ScriptedVoice() as voice, Chromium() as browser:
+            voice.token = "open+sesame/="
+            page = await browser.open(voice.url())
+            await state(page, "locked")
+            await page.until("document.activeElement.id === 'token'")
+            await page.click("#talk")
+            await page.click("#text")
+            await page.type("hello")
+            await page.until("document.activeElement.id === 'token'")
+            assert await page.evaluate("document.querySelector('#text').value") == "hello", "which can still be sent"
+            await page.type("wrong")
+            await state(page, "ready")
+            assert await page.evaluate("document.querySelector('#door').hidden")
+            await page.click("#text")
+            await page.type("")
+            await page.sees("#door-why", "The token is not valid.")
+            await state(page, "locked")
+            assert voice.refused == ["wrong"] and voice.calls == []
+            await page.click("#token")
+            await page.type(voice.token)
+            await state(page, "ready")
+            await page.click("#text")
+            await page.type("hello")
+            call = await voice.call()
+            await call.gets(text="hello")
+            assert call.received[0]["token"] == voice.token
+            await page.command("Page.reload")
+            await call.until(lambda: call.is_over)
+            await state(page, "ready")
+            assert voice.refused == ["wrong"]
+            assert page.problems == []
+
+    run(body)
+
+
+@pytest.mark.browser
+def test_a_link_may_bring_the_token_which_leaves_the_address_at_once() -> None:
+    async def body() -> None:
+        async with ScriptedVoice() as voice, Chromium() as browser:
+            voice.token = "open+sesame/="
+            page = await browser.open(f"{voice.url()}?a=b#token={quote(voice.token)}")
+            await state(page, "ready")
+            assert await page.evaluate("location.href") == f"{voice.url()}?a=b"
+            await page.click("#text")
+            await page.type("hello")
+            await (await voice.call()).gets(text="hello")
+            assert voice.calls[0].received[0]["sender"], "a conversation that outlives a reload"
+            voice.token = jwt.encode({"user": {"username": "ännchen", "role": "user"}}, "x" * 32)
+            page = await browser.open(f"{voice.url()}#token={voice.token}")
+            await state(page, "ready")
+            await page.click("#text")
+            await page.type("hello")
+            await (await voice.call(2)).gets(text="hello")
+            assert "sender" not in voice.calls[1].received[0], "whose it is, the token says"
             assert page.problems == []
 
     run(body)

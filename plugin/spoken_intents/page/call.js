@@ -11,7 +11,8 @@ const REFUSED = 4000; // close codes from here on
 /**
  * States, told to `onState(state, detail)`:
  * checking · ready (there, no call) · connecting · open · gone and unable ({seconds} until the next try; unable: it has no
- * recognizer) · refused ({message}) · ended (the bot hung up).
+ * recognizer) · locked (it asks for a token; {message}: it does not take the one that was shown) · refused ({message}) · ended
+ * (the bot hung up).
  */
 export class Call {
   #events;
@@ -27,7 +28,8 @@ export class Call {
   state = "checking";
   speech = "none"; // who speaks the bot's words: "browser" is this page
 
-  /** `onState`, `onMessage(message)`, `onConnecting()` just before a connection, `handshake()` gives its first message. */
+  /** `onState`, `onMessage(message)`, `onConnecting()` just before a connection, `handshake()` gives its first message,
+   * with a `token` where there is one. */
   constructor(events) {
     this.#events = events;
     window.addEventListener("online", () => this.#timers.retry && this.check());
@@ -41,6 +43,7 @@ export class Call {
     if (this.state !== "checking") return;
     if (!status) return this.#later("gone");
     this.speech = status.speech ?? "none";
+    if (status.token && !this.#events.handshake().token) return this.#become("locked", { message: "" });
     if (!status.recognizer) return this.#later("unable");
     if (this.#wanted || this.#queue.length) this.#connect();
     else {
@@ -148,6 +151,7 @@ export class Call {
     if (refusal?.code === "no_recognizer") return this.#later("unable");
     if (!this.#hungUp && !refusal) return this.#later("gone");
     this.#wanted = false;
+    if (refusal?.code === "unauthorized") return this.#become("locked", { message: refusal.message });
     if (this.#hungUp) this.#become("ended");
     else if (refusal.code === "idle") this.#become("ready"); // nobody said anything for a while: no reason for a message
     else this.#become("refused", { message: refusal.message });

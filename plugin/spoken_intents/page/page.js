@@ -2,6 +2,7 @@
 
 import { openContext, peak } from "./audio.js";
 import { Call } from "./call.js";
+import { Door } from "./door.js";
 import { Microphone, NoMicrophone, whyNever } from "./microphone.js";
 import { Player } from "./player.js";
 import { Recording } from "./recording.js";
@@ -26,12 +27,13 @@ let noticeAbout = "";
 
 const waveform = new Waveform(at("wave"));
 const turns = new Turns(at("turns"), at("log"), { onReply: reply, onReplay: replay, onChange: show });
+const door = new Door(at("door"), { stored, onToken: () => call.check() });
 const talk = new TalkButton(at("talk"), { onPress: pressHandsFree, onTalk: pressToTalk });
 const call = new Call({
   onState: serverChanged,
   onMessage: received,
   onConnecting: () => (baseMs = audio ? audio.recording.totalMs : 0),
-  handshake: () => ({ sample_rate: audio?.context.sampleRate ?? 16000, language: navigator.language || "en", sender: sender() }),
+  handshake,
 });
 
 // ---------------------------------------------------------------- the conversation's name, which outlives a reload
@@ -57,6 +59,15 @@ function sender() {
     stored("sessionStorage", "sender", name);
   }
   return name;
+}
+
+function handshake() {
+  return {
+    sample_rate: audio?.context.sampleRate ?? 16000,
+    language: navigator.language || "en",
+    ...(!door.namesSender && { sender: sender() }),
+    ...(door.token && { token: door.token }),
+  };
 }
 
 function newConversation() {
@@ -157,6 +168,7 @@ function count(what) {
 // ---------------------------------------------------------------- what the person does
 
 async function pressHandsFree() {
+  if (isLocked()) return;
   if (audio?.microphone.isOpen) {
     muted = !muted;
     return show();
@@ -168,6 +180,7 @@ async function pressHandsFree() {
 
 async function pressToTalk(on) {
   if (!on) return endPress();
+  if (isLocked()) return talk.stop();
   const fresh = !audio?.microphone.isOpen;
   heardSincePress = turns.isSpeaking;
   if (fresh && !(await openMicrophone())) return;
@@ -207,6 +220,13 @@ function endCall() {
   if (document.activeElement === document.body || document.activeElement.hidden) at("talk").focus();
 }
 
+/** Nothing can be said before the server has its token: the person is led to where it is asked for. */
+function isLocked() {
+  if (call.state !== "locked") return false;
+  door.focus();
+  return true;
+}
+
 function stopSounds() {
   audio?.recording.stop();
   audio?.player.interrupt();
@@ -223,12 +243,13 @@ function changeMode() {
 function type(event) {
   event.preventDefault();
   const text = at("text").value.trim();
-  if (!text) return;
+  if (!text || isLocked()) return;
   at("text").value = "";
   send(text, "You typed", text);
 }
 
 function reply({ title, payload }) {
+  if (isLocked()) return;
   const said = String(payload || title || "");
   send(said, "You chose", String(title ?? said));
 }
@@ -317,7 +338,7 @@ function reached(message) {
 }
 
 function serverChanged(state, { seconds, message }) {
-  const lasting = { ready: "Ready", connecting: "Connecting", ended: "The bot has hung up", refused: "The server refused" };
+  const lasting = { ready: "Ready", locked: "Locked", connecting: "Connecting", ended: "The bot has hung up", refused: "The server refused" };
   if (state === "gone") serverWords = `Server gone, trying again in ${seconds} s`;
   else if (state === "unable") serverWords = `No recognizer, trying again in ${seconds} s`;
   else serverWords = lasting[state] ?? serverWords; // "checking" leaves what was said before
@@ -325,10 +346,11 @@ function serverChanged(state, { seconds, message }) {
     stopSounds();
     turns.over(OVER[state]);
   }
-  if (["refused", "ended", "ready"].includes(state)) endTalking();
+  if (["refused", "locked", "ended", "ready"].includes(state)) endTalking();
+  if (state === "locked") door.ask(message);
   if (state === "unable") notice("server", NO_RECOGNIZER);
   if (state === "refused") notice("server", `The server refused: ${message}`);
-  if (["ready", "open"].includes(state)) noticeIsOver("server");
+  if (["ready", "locked", "open"].includes(state)) noticeIsOver("server");
   if (state === "open") turns.connected();
   show();
 }
@@ -337,6 +359,7 @@ const OVER = {
   gone: "The connection broke.",
   unable: "The connection broke.",
   refused: "The server refused.",
+  locked: "The server asks for a token.",
   ended: "The bot has hung up.",
   ready: "The call has ended.",
 };
