@@ -875,6 +875,6 @@ def test_the_settings_in_the_docs_are_taken() -> None:
     channel = TwilioInput.from_credentials({**settings, "speech": "none"})
     assert channel.settings.public_url == "https://bot.example"
     defaults = {row[1]: row[2].strip() for row in re.finditer(r"^\| `(\w+)` \| (.*?)\|", text.split("## What Rasa")[0], re.M)}
-    assert len(defaults) == 7
+    assert len(defaults) == 11
     for setting, default in defaults.items():
         assert str(getattr(TwilioSettings(), setting)) == default
