@@ -4,7 +4,7 @@ import io
 import struct
 import tracemalloc
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Optional
 
 import numpy as np
 import pytest
@@ -245,6 +245,91 @@ def unusable(folder: Path, kind: str) -> Path:
 def test_what_is_no_audio_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     with pytest.raises(AudioError, match=r"audio/x\.wav: cannot be read as audio .*WAV, FLAC, Ogg and MP3 are understood"):
         read_audio(unusable(tmp_path, kind), 30, "audio/x.wav")
+
+
+def encoded(format: str, subtype: Optional[str] = None, rate: int = SAMPLE_RATE, seconds: float = 1.0) -> bytes:
+    held = io.BytesIO()
+    soundfile.write(held, tone(seconds, rate), rate, format=format, subtype=subtype)
+    return held.getvalue()
+
+
+def id3(length: int) -> bytes:
+    """A tag of so many bytes, and its head."""
+    return b"ID3\x04\0\0\0\0" + bytes((length >> 7, length & 127)) + bytes(length)
+
+
+TAKEN = {
+    **{f"WAV {subtype}": encoded("WAV", subtype) for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")},
+    **{f"WAV {subtype}": encoded("WAV", subtype) for subtype in ("ULAW", "ALAW")},
+    "WAVEX": encoded("WAVEX"),
+    "RF64": encoded("RF64"),
+    "FLAC": encoded("FLAC"),
+    "FLAC with a tag": id3(300) + encoded("FLAC"),
+    "Ogg Vorbis": encoded("OGG", "VORBIS"),
+    "Ogg Opus": encoded("OGG", "OPUS"),
+    "MP3 of MPEG 2": encoded("MP3"),
+    "MP3 of MPEG 1": encoded("MP3", rate=44_100),
+    "MP3 of MPEG 2.5": encoded("MP3", rate=8_000),
+    "MP3 with a tag": id3(300) + encoded("MP3"),
+}
+REFUSED = {
+    **{name: encoded(name) for name in ("AIFF", "AU", "CAF", "W64", "MAT4", "MAT5", "NIST", "PAF", "VOC", "SDS", "AVR", "HTK")},
+    "AIFF with a tag": id3(10) + encoded("AIFF"),
+    "WAV with a tag": id3(10) + encoded("WAV"),
+    "MP3 with two tags": id3(10) + id3(10) + encoded("MP3"),
+    "a tag alone": id3(10),
+    "a tag that is longer than the file": b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + encoded("MP3"),
+    "RIFF, but no WAVE": b"RIFF\x24\0\0\0AVI LIST" + bytes(100),
+    "half a WAV's first word": b"RIF",
+    "a script": b"#!/bin/sh\n",
+}
+
+
+@pytest.mark.parametrize("content", TAKEN.values(), ids=TAKEN)
+def test_formats_are_known_by_how_they_begin(tmp_path: Path, content: bytes) -> None:
+    """Whatever a file is called: an upload has no name."""
+    (tmp_path / "clip.dat").write_bytes(content)
+    uploaded, read = read_audio(io.BytesIO(content), 30), read_audio(tmp_path / "clip.dat", 30)
+    np.testing.assert_array_equal(uploaded, read)
+    assert abs(len(read) - SAMPLE_RATE) <= 2
+    np.testing.assert_allclose(read[4000:12000], tone(1.0, SAMPLE_RATE)[4000:12000], atol=0.1)
+
+
+@pytest.mark.parametrize("content", REFUSED.values(), ids=REFUSED)
+def test_no_decoder_sees_another_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """Of the dozens that libsndfile opens, also by a file's name."""
+
+    def decode(*_: object) -> None:
+        raise AssertionError("a decoder saw it")
+
+    monkeypatch.setattr(soundfile, "SoundFile", decode)
+    (tmp_path / "clip.wav").write_bytes(content)
+    for source in (io.BytesIO(content), tmp_path / "clip.wav"):
+        with pytest.raises(AudioError, match=r"of another format, or none\)\. WAV, FLAC, Ogg and MP3 are understood"):
+            read_audio(source, 30, "The recording")
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "IMA_ADPCM", "MS_ADPCM", "G721_32"])
+def test_rare_encodings_are_not_decoded(monkeypatch: pytest.MonkeyPatch, subtype: str) -> None:
+    content = encoded("WAV", subtype)
+    monkeypatch.setattr(soundfile.SoundFile, "read", None)
+    with pytest.raises(AudioError, match=f"its samples are encoded as {subtype}, which is not read. Make it 16-bit PCM"):
+        read_audio(io.BytesIO(content), 30, "The recording")
+
+
+def test_a_long_mp3_is_not_read_whole() -> None:
+    class Endless(io.BytesIO):
+        taken = 0
+
+        def read(self, size: Optional[int] = -1) -> bytes:
+            assert size is not None and size >= 0
+            self.taken += size
+            return super().read(size)
+
+    endless = Endless(encoded("MP3", seconds=60))
+    with pytest.raises(AudioError, match="longer than 2 s"):
+        read_audio(endless, 2)
+    assert endless.taken < 200_000
 
 
 def test_without_a_name_the_path_is_named(tmp_path: Path) -> None:

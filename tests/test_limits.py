@@ -555,3 +555,37 @@ def test_more_recordings_than_may_be_are_refused_and_calls_go_on() -> None:
 
 
 EAR: Any = ScriptedRecognizer()
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(("allowed", "live_only"), [((False, False), True), ((True, False), True), ((True, True), False)])
+def test_text_names_files_only_where_every_channel_of_speech_allows_it(allowed: Any, live_only: bool) -> None:
+    channels = [
+        VoiceInput(VoiceSettings(**QUICK, audio_files=allowed[0])),
+        TwilioInput(TwilioSettings(**QUICK, audio_files=allowed[1])),
+    ]
+
+    async def scenario() -> None:
+        async with serving(*channels, rasa=rasa, ear=ScriptedRecognizer()):
+            assert hand_off.live_only is live_only
+
+    assert not hand_off.live_only
+    run(scenario())
+    assert not hand_off.live_only
+
+
+@pytest.mark.parametrize("suffix", ["WAV", "FLAC", "OGG", "MP3"])
+def test_recordings_of_every_format_are_taken_over_http(suffix: str) -> None:
+    held = io.BytesIO()
+    soundfile.write(held, said(1), SAMPLE_RATE, format=suffix)
+
+    async def scenario() -> int:
+        async with serving(VoiceInput(VoiceSettings(**QUICK)), rasa=rasa, ear=ScriptedRecognizer()) as app:
+            async with aiohttp.ClientSession() as http:
+                url = f"http://127.0.0.1:{app.ctx.port}/webhooks/voice/webhook"
+                async with http.post(url, data=held.getvalue()) as answer:
+                    return answer.status
+
+    assert run(scenario()) == 200

@@ -1,17 +1,21 @@
 """The two components: text classifiers never see references, every setting and clip counts, serving needs no torch."""
 
+import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextvars import copy_context
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, Iterator, List
 
 import numpy as np
 import pytest
 from conftest import run_rasa
+from rasa.core.agent import Agent
 from rasa.engine.graph import ExecutionContext, GraphSchema
 from rasa.engine.recipes.default_recipe import DefaultV1Recipe
 from rasa.engine.storage.local_model_storage import LocalModelStorage
@@ -27,11 +31,24 @@ from rasa.shared.nlu.training_data.training_data import TrainingData
 from assistant import PROJECT, ROOT, Assistant
 from spoken_intents.errors import AudioReferenceError, ConfigError, DataError
 from spoken_intents.nlu import ClassifierSettings, SpokenIntentClassifier, SpokenMessages
+from spoken_intents.recognizer import Recognition
 from spoken_intents.utterances import LiveUtterance, hand_off
 
+Hear = Callable[[str], Dict[str, Any]]
 
-def parse(server: Assistant, text: str) -> Dict[str, Any]:
-    request = urllib.request.Request(f"{server.http}/model/parse", json.dumps({"text": text}).encode(), method="POST")
+
+@pytest.fixture(scope="module")
+def hear(spoken_project: Path) -> Iterator[Hear]:
+    """What the trained project's NLU makes of a message, where no channel of speech serves: as in tests and in the shell."""
+    agent = Agent.load(str(next((spoken_project / "models").glob("*.tar.gz"))))
+    before = os.getcwd()
+    os.chdir(spoken_project)
+    yield lambda text: asyncio.run(agent.parse_message(text))
+    os.chdir(before)
+
+
+def post(server: Assistant, path: str, **fields: Any) -> Any:
+    request = urllib.request.Request(f"{server.http}/{path}", json.dumps(fields).encode(), method="POST")
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
@@ -87,9 +104,9 @@ def test_renaming_a_clip_changes_nothing(
     assert first[0]["intent"]["name"] in TYPED
 
 
-def test_typed_and_spoken_messages_in_one_pipeline(server: Assistant, spoken_project: Path) -> None:
+def test_typed_and_spoken_messages_in_one_pipeline(hear: Hear, spoken_project: Path) -> None:
     clips = sorted(spoken_project.glob("audio/*/*.ogg"))[::10]
-    heard = [parse(server, str(clip.relative_to(spoken_project))) for clip in clips]
+    heard = [hear(str(clip.relative_to(spoken_project))) for clip in clips]
     right = sum(answer["intent"]["name"] == clip.parent.name for answer, clip in zip(heard, clips))
     assert right >= len(clips) * 0.8, f"{right} of {len(clips)} clips that it was trained on"
     for answer, clip in zip(heard, clips):
@@ -98,28 +115,51 @@ def test_typed_and_spoken_messages_in_one_pipeline(server: Assistant, spoken_pro
         assert sorted(entry["name"] for entry in answer["intent_ranking"] if entry["name"] != "nlu_fallback") == sorted(
             ["affirm", "deny", "goodbye", "greet"]
         )
-    typed = parse(server, "are you a bot?")
+    typed = hear("are you a bot?")
     assert typed["intent"]["name"] == "bot_challenge"
     assert len(typed["intent_ranking"]) == 7, "DIET's intents, with those nobody spoke"
 
 
-def test_a_renamed_clip_is_heard_the_same(server: Assistant, spoken_project: Path) -> None:
+def test_a_renamed_clip_is_heard_the_same(hear: Hear, spoken_project: Path) -> None:
     renamed = spoken_project / "audio/greet hello hi.ogg"
     shutil.copy(spoken_project / "audio/deny/3.ogg", renamed)
     try:
         names = ["audio/deny/3.ogg", "audio/greet hello hi.ogg"]
-        first, second = ({**parse(server, name), "text": "", "message_id": ""} for name in names)
+        first, second = ({**hear(name), "text": "", "message_id": ""} for name in names)
     finally:
         renamed.unlink()  # every clip in audio/ counts for Rasa's cache
     assert first == second
 
 
-def test_references_that_lead_nowhere_are_errors_not_intents(server: Assistant) -> None:
+def test_references_that_lead_nowhere_are_errors_not_intents(hear: Hear) -> None:
     for reference in ("audio/nobody/1.wav", "audio/../config/x.wav", "live/0123.wav"):
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            parse(server, reference)
-        assert caught.value.code >= 400
-    assert parse(server, "hello")["intent"]["name"] == "greet"
+        with pytest.raises(AudioReferenceError):
+            hear(reference)
+    assert hear("hello")["intent"]["name"] == "greet"
+
+
+def test_a_server_that_hears_calls_reads_no_files_for_whoever_writes_to_it(server: Assistant, spoken_project: Path) -> None:
+    """Over channels that know nothing of speech. The bot answers as to anything that it has not understood."""
+    clip = sorted(spoken_project.glob("audio/deny/*.ogg"))[0].relative_to(spoken_project)
+    for reference in (
+        str(clip),
+        "audio/nobody/1.wav",
+        "audio/../../../etc/x.wav",
+        f"live/{'0' * 32}.wav",
+        "audio/\x1b[2J\u202e.wav",
+    ):
+        heard = post(server, "model/parse", text=reference)
+        assert heard["intent"]["name"] == "nlu_fallback" and heard["text"] == reference
+        metadata = {"call_id": "0" * 32, "spoken": {"intent": "deny"}}
+        post(server, "webhooks/rest/webhook", sender="a writer", message=reference, metadata=metadata)
+    assert post(server, "webhooks/rest/webhook", sender="a writer", message="/announce")[0]["text"].startswith("This call")
+    tracker = json.loads(urllib.request.urlopen(f"{server.http}/conversations/a%20writer/tracker", timeout=60).read())
+    heard_as = [event["parse_data"]["intent"]["name"] for event in tracker["events"] if event["event"] == "user"]
+    assert heard_as == [*["nlu_fallback"] * 5, "announce"]
+    log = server.log.read_text()
+    assert f"A message was heard as nothing. {clip}: this server hears calls and reads no files." in log
+    assert "set audio_files: true for each channel of speech" in log
+    assert "\x1b[2J" not in log.replace("audio/\x1b", ""), "ours is shown without it"
 
 
 # ------------------------------------------------------------------ training
@@ -273,36 +313,68 @@ print("\\n" + json.dumps(asyncio.run(agent.parse_message("audio/deny/1.ogg"))["i
 """
 
 
-def test_a_fresh_process_without_torch_or_the_training_package_hears_the_same(server: Assistant, spoken_project: Path) -> None:
+def test_a_fresh_process_without_torch_or_the_training_package_hears_the_same(hear: Hear, spoken_project: Path) -> None:
     model = next((spoken_project / "models").glob("*.tar.gz"))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FRESH, str(model)], cwd=spoken_project, capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 0, done.stderr[-2000:]
     ranking = json.loads(done.stdout.splitlines()[-1])
-    here = parse(server, "audio/deny/1.ogg")["intent_ranking"]
+    here = hear("audio/deny/1.ogg")["intent_ranking"]
     assert [entry["name"] for entry in ranking] == [entry["name"] for entry in here]
     assert np.allclose([entry["confidence"] for entry in ranking], [entry["confidence"] for entry in here], atol=1e-4)
 
 
-def test_a_ranking_of_the_same_model_is_used_and_of_another_is_not(tmp_path: Path) -> None:
-    from spoken_intents.recognizer import Recognition
+class Scripted:
+    fingerprint = "this model"
 
-    class Scripted:
-        fingerprint = "this model"
+    def classify(self, samples: np.ndarray) -> Recognition:
+        return Recognition((("computed", 1.0),), 0.0, self.fingerprint, 1.0)
 
-        def classify(self, samples: np.ndarray) -> Recognition:
-            return Recognition((("computed", 1.0),), 0.0, self.fingerprint, 1.0)
 
-    classifier = SpokenIntentClassifier(ClassifierSettings(), LocalModelStorage(tmp_path), Resource("x"), Scripted())  # type: ignore[arg-type]
+@pytest.fixture
+def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SpokenIntentClassifier:
+    """The component with a recognizer by script, in a project of one clip, `audio/1.ogg`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "audio").mkdir()
+    shutil.copy(PROJECT / "audio/demo/freeze.ogg", tmp_path / "audio/1.ogg")
+    storage = LocalModelStorage(tmp_path)
+    return SpokenIntentClassifier(ClassifierSettings(), storage, Resource("x"), Scripted())  # type: ignore[arg-type]
+
+
+def intent_of(classifier: SpokenIntentClassifier, reference: str) -> Any:
+    message = Message(data={"text": "", "audio": reference})
+    classifier.process([message])
+    assert message.get("text") == reference
+    assert message.get("intent") == (message.get("intent_ranking") or [{"name": None, "confidence": 0.0}])[0]
+    return message.get("intent")["name"]
+
+
+def test_a_ranking_of_the_same_model_is_used_and_of_another_is_not(scripted: SpokenIntentClassifier) -> None:
     for model, expected in (("this model", "ready"), ("another model", "computed")):
         recognition = Recognition((("ready", 0.9), ("computed", 0.1)), 0.0, model, 1.0)
         reference = hand_off.put(LiveUtterance(np.zeros(16_000, dtype=np.float32), recognition))
-        message = Message(data={"text": "", "audio": reference})
-        classifier.process([message])
-        assert message.get("intent")["name"] == expected
+        assert intent_of(scripted, reference) == expected
         with pytest.raises(AudioReferenceError, match="used once"):
-            classifier.process([message])
+            intent_of(scripted, reference)
+
+
+def test_files_are_read_but_where_calls_are_heard(scripted: SpokenIntentClassifier, caplog: pytest.LogCaptureFixture) -> None:
+    assert intent_of(scripted, "audio/1.ogg") == "computed"
+    call = copy_context()
+    live = call.run(hand_off.put, LiveUtterance(np.zeros(16_000, dtype=np.float32), None))
+    hand_off.serve(scripted)
+    try:
+        for reference in ("audio/1.ogg", "audio/2.ogg", "live/guessed.wav", live):
+            assert intent_of(scripted, reference) is None
+            assert f"heard as nothing. {reference}: " in caplog.messages[-1]
+        assert call.run(intent_of, scripted, live) == "computed", "the call itself is heard all the same"
+    finally:
+        hand_off.leave(scripted)
+    assert len(caplog.messages) == 4
+    assert intent_of(scripted, "audio/1.ogg") == "computed"
+    with pytest.raises(AudioReferenceError, match="no such file"):
+        intent_of(scripted, "audio/2.ogg")
 
 
 def imported_by(file: Path) -> List[str]:

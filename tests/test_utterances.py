@@ -1,14 +1,20 @@
 """Audio references: what is one, where it may point; and the hand-off."""
 
+import os
+import shutil
+import socket
+import sys
 import threading
+from contextvars import copy_context
 from pathlib import Path
-from typing import List
+from typing import Any, List
 
 import numpy as np
 import pytest
 
+from spoken_intents.audio import read_audio
 from spoken_intents.errors import AudioError, AudioReferenceError
-from spoken_intents.utterances import LIVE, HandOff, LiveUtterance, is_audio_reference, resolve
+from spoken_intents.utterances import LIVE, HandOff, LiveUtterance, is_audio_reference, open_clip, resolve, shown
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -123,19 +129,138 @@ def test_what_is_not_there_is_refused(project: Path) -> None:
             resolve(reference, ["audio"], project)
 
 
-@pytest.mark.parametrize(
-    "reference",
-    [
-        f"audio/{'a' * 300}.wav",  # longer than a file name may be
-        f"audio/{'a/' * 3000}b.wav",
-        "audio/\ud800.wav",  # JSON can say this, a file system cannot
-        "audio/a\0b.wav",
-    ],
-    ids=["long name", "long path", "lone surrogate", "NUL"],
-)
-def test_what_no_file_can_be_called_is_refused_all_the_same(project: Path, reference: str) -> None:
+TRICKS = {
+    "long name": f"audio/{'a' * 300}.wav",
+    "long path": f"audio/{'a/' * 3000}b.wav",
+    "megabyte": f"audio/{'a' * 2**20}.wav",
+    "lone surrogate": "audio/\ud800.wav",  # JSON can say this, a file system cannot
+    "NUL": "audio/a\0b.wav",
+    "NUL behind": "../secret/key.wav\0.wav",
+    "absolute": "{secret}",
+    "absolute inside": "audio/{secret}",
+    "up": "audio/../../secret/key.wav",
+    "up from a name of its own": "audio/.../../../secret/key.wav",
+    "up from what is not there": "audio/nothing/../../../secret/key.wav",
+    "home": "~/secret/key.wav",
+    "a link": "audio/out.wav",
+    "a directory that is a link": "audio/outdir/key.wav",
+    "up from a directory that is a link": "audio/outdir/../secret/key.wav",
+    "a link to a link": "audio/twice.wav",
+    "a loop of links": "audio/loop.wav",
+    "a descriptor of the process": "audio/outfd/0/x.wav",
+    "percent": "audio/%2e%2e/%2e%2e/secret/key.wav",
+    "full-width slash": "audio/..\uff0f..\uff0fsecret\uff0fkey.wav",
+    "full-width dots": "audio/\uff0e\uff0e/\uff0e\uff0e/secret/key.wav",
+    "one dot leader": "audio/\u2024\u2024/\u2024\u2024/secret/key.wav",
+    "division slash": "audio/..\u2215..\u2215secret\u2215key.wav",
+    "right to left": "audio/\u202evaw.yek/terces/../..\u202c.wav",
+    "zero width": "audio/.\u200b./.\u200b./secret/key.wav",
+    "decomposed": "audio/u\u0308nicode.wav",  # of a clip that is written with one sign
+    "other case": "AUDIO/freeze/1.wav",
+    "other case of live": "LIVE/0123.wav",
+    "drive": "C:/secret/key.wav",
+    "drive inside": "audio/C:/secret/key.wav",
+    "drive of its own directory": "C:audio/freeze/1.wav",
+    "UNC": "\\\\server\\share\\key.wav",
+    "backslash": "audio\\..\\..\\secret\\key.wav",
+    "both": "audio/..\\../secret/key.wav",
+    "device of Windows": "audio/CON.wav",
+    "trailing dot": "audio/freeze/1.wav.",
+    "trailing dot in a directory": "audio./freeze/1.wav",
+    "trailing blank": "audio/freeze/1.wav ",
+    "stream": "audio/freeze/1.wav:secret.wav",
+    "stream of a directory": "audio::$INDEX_ALLOCATION/freeze/1.wav",
+    "URL": "file:///etc/x.wav",
+    "new line": "audio/x\n../../secret/key.wav",
+}
+
+
+@pytest.mark.parametrize("reference", TRICKS.values(), ids=TRICKS)
+def test_no_trick_leads_out(project: Path, reference: str) -> None:
+    secret = project.parent / "secret"
+    for link, target in (("out.wav", secret / "key.wav"), ("outdir", secret), ("twice.wav", project / "audio/out.wav")):
+        (project / "audio" / link).symlink_to(target)
+    (project / "audio/loop.wav").symlink_to("loop.wav")
+    (project / "audio/outfd").symlink_to("/proc/self/fd")
+    (project / "audio/\u00fcnicode.wav").write_bytes(b"clip")
+    for look in (resolve, open_clip):
+        with pytest.raises(AudioReferenceError) as caught:
+            look(reference.format(secret=secret / "key.wav"), ["audio"], project)
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 1000  # it is logged
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "directory", "device by a link"])
+def test_only_files_are_opened_and_nobody_waits_for_others(project: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = project / "audio/x.wav"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "socket":
+        monkeypatch.chdir(place.parent)  # the path of a socket is short
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("x.wav")
+    elif kind == "directory":
+        place.mkdir()
+    else:
+        place.symlink_to("/dev/zero")
     with pytest.raises(AudioReferenceError):
-        resolve(reference, ["audio"], project)
+        open_clip("audio/x.wav", ["audio"], project)
+    with pytest.raises(AudioError, match="Not a regular file"):
+        read_audio(place, 1)
+
+
+def test_what_was_looked_at_is_opened_and_read(project: Path) -> None:
+    with open_clip("audio/freeze/1.wav", ["audio"], project) as clip:
+        assert clip.read() == b"clip"
+
+
+@pytest.mark.parametrize(("swapped", "other"), [("audio/freeze/1.wav", "secret/1.wav"), ("audio/freeze", "secret")])
+def test_what_becomes_a_link_between_look_and_opening_is_not_followed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, swapped: str, other: str
+) -> None:
+    (project.parent / "secret/1.wav").write_bytes(b"secret")
+    look = Path.is_file
+
+    def look_and_swap(path: Path) -> bool:
+        found = look(path)
+        (project / swapped).rename(project / "aside")
+        (project / swapped).symlink_to(project.parent / other)
+        return found
+
+    monkeypatch.setattr(Path, "is_file", look_and_swap)
+    with pytest.raises(AudioReferenceError, match="audio/freeze/1.wav: cannot be opened"):
+        open_clip("audio/freeze/1.wav", ["audio"], project)
+
+
+def test_what_becomes_a_pipe_between_look_and_opening_is_not_waited_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, look = project / "audio/freeze/1.wav", os.stat
+
+    def look_and_swap(path: str, **how: Any) -> os.stat_result:
+        status = look(path, **how)
+        if path == clip.name:
+            clip.unlink()
+            os.mkfifo(clip)
+        return status
+
+    monkeypatch.setattr(os, "stat", look_and_swap)
+    with pytest.raises(AudioReferenceError, match="cannot be opened .Not a regular file"):
+        open_clip("audio/freeze/1.wav", ["audio"], project)
+
+
+def test_every_descriptor_is_closed(project: Path) -> None:
+    before = len(os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd"))
+    for reference in ("audio/freeze/1.wav", "audio/freeze/2.wav", "audio/../../secret/key.wav"):
+        try:
+            open_clip(reference, ["audio"], project).close()
+        except AudioReferenceError:
+            pass
+    shutil.rmtree(project / "audio/freeze")
+    assert len(os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")) == before
+
+
+def test_a_reference_is_shown_so_that_a_log_can_hold_it() -> None:
+    assert shown("audio/a\x1b[2J\u202e\n.wav") == "audio/a?[2J??.wav"
+    assert shown("audio/ü ñ.wav") == "audio/ü ñ.wav"
+    assert len(shown("a" * 10_000)) == 200
 
 
 def test_a_refused_reference_is_an_audio_error() -> None:
@@ -149,20 +274,48 @@ def utterance(value: float = 0.0) -> LiveUtterance:
     return LiveUtterance(np.full(10, value, dtype=np.float32), None)
 
 
+class Turn:
+    """What a task is to the hand-off: what it has put, itself and what it calls may take."""
+
+    def __init__(self, held: HandOff) -> None:
+        self._held = held
+        self._task = copy_context()
+
+    def put(self, live: LiveUtterance) -> str:
+        return self._task.run(self._held.put, live)
+
+    def take(self, reference: str) -> LiveUtterance:
+        return self._task.copy().run(self._held.take, reference)
+
+
 def test_each_utterance_is_taken_once() -> None:
     held = HandOff()
-    first, second = utterance(1), utterance(2)
-    references = [held.put(first), held.put(second)]
+    turns, utterances = [Turn(held), Turn(held)], [utterance(1), utterance(2)]
+    references = [turn.put(live) for turn, live in zip(turns, utterances)]
     assert len(held) == 2
-    assert held.take(references[1]) is second and held.take(references[0]) is first
+    for number in (1, 0):
+        assert turns[number].take(references[number]) is utterances[number]
     assert len(held) == 0
     with pytest.raises(AudioReferenceError, match=f"{references[0]}: no such live utterance; each is used once"):
-        held.take(references[0])
+        turns[0].take(references[0])
 
 
 def test_what_never_existed_cannot_be_taken() -> None:
     with pytest.raises(AudioReferenceError, match="no such live utterance"):
         HandOff().take("live/guessed.wav")
+
+
+def test_nobody_takes_anothers_and_a_try_uses_nothing_up() -> None:
+    """Somebody has read a call's reference somewhere, and says it over another channel."""
+    held = HandOff()
+    call, other, stranger = Turn(held), Turn(held), HandOff()
+    mine, theirs = utterance(1), utterance(2)
+    reference, another = call.put(mine), other.put(theirs)
+    for thief in (other.take, held.take, stranger.take):
+        with pytest.raises(AudioReferenceError, match="by the call that it was heard in"):
+            thief(reference)
+    assert len(held) == 2
+    assert call.take(reference) is mine and other.take(another) is theirs
 
 
 def test_a_live_reference_is_a_reference_that_nobody_guesses() -> None:
@@ -175,12 +328,13 @@ def test_a_live_reference_is_a_reference_that_nobody_guesses() -> None:
 
 def test_the_oldest_gives_way() -> None:
     held = HandOff(capacity=3)
-    references = [held.put(utterance(i)) for i in range(5)]
+    turns = [Turn(held) for _ in range(5)]
+    references = [turn.put(utterance(number)) for number, turn in enumerate(turns)]
     assert len(held) == 3
-    for reference in references[:2]:
+    for turn, reference in list(zip(turns, references))[:2]:
         with pytest.raises(AudioReferenceError):
-            held.take(reference)
-    assert [held.take(reference).samples[0] for reference in references[2:]] == [2, 3, 4]
+            turn.take(reference)
+    assert [turn.take(reference).samples[0] for turn, reference in list(zip(turns, references))[2:]] == [2, 3, 4]
 
 
 def test_discard_lets_go_and_minds_nothing() -> None:
@@ -194,13 +348,14 @@ def test_discard_lets_go_and_minds_nothing() -> None:
 
 def test_many_threads_take_each_utterance_once() -> None:
     held = HandOff(capacity=1000)
-    references = [held.put(utterance()) for _ in range(300)]
+    turns = [Turn(held) for _ in range(300)]
+    references = [turn.put(utterance()) for turn in turns]
     taken: List[str] = []
 
     def take_all() -> None:
-        for reference in references:
+        for turn, reference in zip(turns, references):
             try:
-                held.take(reference)
+                turn.take(reference)
                 taken.append(reference)
             except AudioReferenceError:
                 pass
@@ -211,3 +366,14 @@ def test_many_threads_take_each_utterance_once() -> None:
     for thread in threads:
         thread.join()
     assert sorted(taken) == sorted(references)
+
+
+def test_files_are_read_again_when_every_channel_is_gone() -> None:
+    held = HandOff()
+    assert not held.live_only
+    held.serve("voice")
+    held.serve("telephone")
+    held.leave("voice")
+    assert held.live_only
+    held.leave("telephone")
+    assert not held.live_only

@@ -3,6 +3,9 @@
 Inside the project audio is float32, mono, 16 kHz, -1 to 1. Every other form is converted here and only here.
 """
 
+import io
+import re
+from contextlib import nullcontext
 from functools import lru_cache
 from math import gcd
 from pathlib import Path
@@ -13,9 +16,22 @@ import soundfile
 import soxr
 
 from spoken_intents.errors import AudioError
+from spoken_intents.files import open_regular
 
 SAMPLE_RATE = 16_000  # Hz; Whisper's, and one of webrtcvad's
+# Formats: what files are called, how they begin, how samples may be encoded in them. libsndfile opens dozens more.
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+FORMATS = re.compile(rb"(RIFF|RF64)....WAVE|fLaC|OggS", re.S)
+MP3 = re.compile(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][^\xf0-\xff]")  # a frame of MPEG 1, 2 or 2.5, layer I, II or III
+MP3_BYTES_A_SECOND = 56_000  # at most: layer I at 448 kbit/s
+ID3_HEAD_BYTES = 10
+ID3 = b"ID3\x04\0\0\0\0\0\x0a" + bytes(
+    10
+)  # a tag with nothing in it: without one libsndfile takes an MP3 for none, unless by its name
+ENCODINGS = frozenset(
+    "PCM_S8 PCM_U8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE ULAW ALAW VORBIS OPUS MPEG_LAYER_I MPEG_LAYER_II MPEG_LAYER_III".split()
+)
+UNDERSTOOD = "WAV, FLAC, Ogg and MP3 are understood."
 MIN_FILE_RATE, MAX_FILE_RATE = 4_000, 192_000  # Hz; what recorders write. A header can claim a million times more.
 MAX_FILE_CHANNELS = 8
 MULAW_BIAS, MULAW_CLIP = 132, 32_635  # G.711's, on the scale of 16-bit PCM
@@ -79,22 +95,25 @@ def read_audio(source: Union[str, Path, BinaryIO], max_seconds: float, name: str
     Memory is bounded by `max_seconds` of one channel at the file's rate, whatever its header claims.
 
     Args:
+        source: A file's path, or a file that can be sought in, which stays open.
         max_seconds: Longer recordings are refused before more than this is decoded.
         name: What to call the recording in messages; the path when left out.
 
     Raises:
-        AudioError: Unreadable, not audio, empty, longer than `max_seconds`, a sample rate outside 4,000 to
-            192,000 Hz, or more than 8 channels.
+        AudioError: Unreadable, of a format or an encoding that is not understood, empty, longer than `max_seconds`, a
+            sample rate outside 4,000 to 192,000 Hz, or more than 8 channels.
     """
     name = name or str(source)
     try:
-        with soundfile.SoundFile(source) as file:
-            sample_rate = file.samplerate
-            _refuse_header(file, name)
-            mono = _read_mono(file, int(max_seconds * sample_rate) + 1)
+        with open_regular(source) if isinstance(source, (str, Path)) else nullcontext(source) as stream:
+            with soundfile.SoundFile(_sniffed(stream, max_seconds, name)) as file:
+                sample_rate = file.samplerate
+                _refuse_header(file, name)
+                mono = _read_mono(file, int(max_seconds * sample_rate) + 1)
     except (soundfile.LibsndfileError, OSError) as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(".")  # libsndfile's words, without the path once more
-        raise AudioError(f"{name}: cannot be read as audio ({reason}). WAV, FLAC, Ogg and MP3 are understood.") from None
+        # libsndfile's words, or the system's, without the path once more
+        reason = str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).rstrip(".")
+        raise AudioError(f"{name}: cannot be read as audio ({reason}). {UNDERSTOOD}") from None
     if len(mono) > max_seconds * sample_rate:
         raise AudioError(f"{name}: longer than {max_seconds:g} s, the most that is taken here. Cut it into utterances.")
     if not np.isfinite(mono).all():
@@ -106,11 +125,37 @@ def read_audio(source: Union[str, Path, BinaryIO], max_seconds: float, name: str
     return mono
 
 
+def _sniffed(stream: BinaryIO, max_seconds: float, name: str) -> BinaryIO:
+    """The stream from its beginning, as a decoder may see it.
+
+    Raises:
+        AudioError: It begins like none of the formats.
+    """
+    start = stream.seek(0)
+    head = stream.read(12)
+    if head.startswith(b"ID3") and len(head) == 12:  # a tag, whose length has seven bits in each byte; FLAC may have one, too
+        length = sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))
+        stream.seek(ID3_HEAD_BYTES + length)
+        head = stream.read(12)
+        understood = bool(MP3.match(head)) or head.startswith(b"fLaC")
+    elif MP3.match(head):
+        stream.seek(start)
+        return io.BytesIO(ID3 + stream.read(int((max_seconds + 1) * MP3_BYTES_A_SECOND)))
+    else:
+        understood = FORMATS.match(head) is not None
+    if not understood:
+        raise AudioError(f"{name}: cannot be read as audio (of another format, or none). {UNDERSTOOD}")
+    stream.seek(start)
+    return stream
+
+
 def _refuse_header(file: soundfile.SoundFile, name: str) -> None:
     if not MIN_FILE_RATE <= file.samplerate <= MAX_FILE_RATE:
         raise AudioError(
             f"{name}: its sample rate is {file.samplerate:,} Hz; {MIN_FILE_RATE:,} to {MAX_FILE_RATE:,} Hz are taken. Resample it."
         )
+    if file.subtype not in ENCODINGS:
+        raise AudioError(f"{name}: its samples are encoded as {file.subtype}, which is not read. Make it 16-bit PCM.")
     if file.channels > MAX_FILE_CHANNELS:
         raise AudioError(f"{name}: has {file.channels} channels; 1 to {MAX_FILE_CHANNELS} are taken. Mix it down.")
 

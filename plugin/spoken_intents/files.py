@@ -1,20 +1,55 @@
-"""Files that are written whole or not at all, and whether they can be."""
+"""Files that are written whole or not at all, whether they can be; and files that are nothing but files."""
 
+import errno
 import os
+import stat
 from pathlib import Path
-from typing import Optional
+from typing import BinaryIO, Optional, Union
 
 from spoken_intents.errors import ConfigError
 
+PART = ".part"  # what a file is called until it is whole; a process that is killed leaves some behind
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Replaces `file` at once when all of `content` is on the disk; when the disk is full, what was there stays."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+
+def write_whole(file: Path, content: bytes, durable: bool = False) -> None:
+    """Replaces `file` at once when all of `content` is on the disk; when the disk is full, what was there stays.
+
+    Args:
+        durable: It shall survive the machine, not only the process, and nobody but its owner may read it.
+    """
+    part = file.with_name(f".{file.name}.{os.getpid()}{PART}")
     try:
-        part.write_bytes(content)
+        with open(
+            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600 if durable else 0o666), "wb"
+        ) as written:
+            written.write(content)
+            if durable:
+                written.flush()
+                os.fsync(written.fileno())
         os.replace(part, file)
     finally:
         part.unlink(missing_ok=True)
+
+
+def open_regular(path: Union[str, Path], directory: Optional[int] = None, links: bool = True) -> BinaryIO:
+    """Opens a file for reading, without buffer. Never waits, as opening a pipe or a device may.
+
+    Args:
+        directory: Descriptor of the directory in which `path` begins; the working directory when left out.
+        links: Whether `path` may be a symbolic link.
+
+    Raises:
+        OSError: No such file, or none that is regular.
+    """
+    refusal = OSError(errno.EINVAL, "Not a regular file", str(path))
+    if not stat.S_ISREG(os.stat(path, dir_fd=directory, follow_symlinks=links).st_mode):
+        raise refusal  # opening a device may already do something
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
+    file = open(os.open(path, flags, dir_fd=directory), "rb", buffering=0)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it was replaced in between
+        file.close()
+        raise refusal
+    return file
 
 
 def is_file(path: Path) -> bool:

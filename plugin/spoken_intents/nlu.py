@@ -23,11 +23,11 @@ from rasa.shared.nlu.training_data.training_data import TrainingData
 from spoken_intents import recognizer as recognizers
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.config import settings_from
-from spoken_intents.errors import ConfigError
+from spoken_intents.errors import AudioReferenceError, ConfigError
 from spoken_intents.features import MAX_SAMPLES
 from spoken_intents.recognizer import Recognition, Recognizer
 from spoken_intents.remote import RemoteSettings
-from spoken_intents.utterances import LIVE, hand_off, is_audio_reference, resolve
+from spoken_intents.utterances import LIVE, hand_off, is_audio_reference, open_clip, resolve, shown
 
 logger = logging.getLogger(__name__)
 
@@ -217,8 +217,11 @@ class SpokenIntentClassifier(GraphComponent):
     def process(self, messages: List[Message]) -> List[Message]:
         """Sets intent and the whole ranking of spoken messages.
 
+        Beside a channel of speech a reference that is none of a call in progress is heard as nothing, and the log says
+        why: its sender may be anybody, and gets what the bot says when it has not understood.
+
         Raises:
-            AudioReferenceError: A reference that leads to no clip, or out of the audio directories.
+            AudioReferenceError: Elsewhere, a reference that leads to no clip, or out of the audio directories.
             AudioError: A clip that cannot be read.
         """
         for message in messages:
@@ -227,10 +230,19 @@ class SpokenIntentClassifier(GraphComponent):
                 continue
             message.set(TEXT, reference)
             message.set(ENTITIES, [], add_to_output=True)  # whatever a text component found in the placeholder
-            ranking = self._recognize(reference).as_rasa() if self._recognizer else []
+            ranking = self._ranking(reference) if self._recognizer else []
             message.set(INTENT, ranking[0] if ranking else {"name": None, "confidence": 0.0}, add_to_output=True)
             message.set(INTENT_RANKING_KEY, ranking, add_to_output=True)
         return messages
+
+    def _ranking(self, reference: str) -> List[Dict[str, Any]]:
+        try:
+            return self._recognize(reference).as_rasa()
+        except AudioReferenceError as error:
+            if not hand_off.live_only:
+                raise
+            logger.warning("A message was heard as nothing. %s", error)
+            return []
 
     def _recognize(self, reference: str) -> Recognition:
         assert self._recognizer is not None
@@ -239,8 +251,13 @@ class SpokenIntentClassifier(GraphComponent):
             if utterance.recognition and utterance.recognition.model == self._recognizer.fingerprint:
                 return utterance.recognition
             return self._recognizer.classify(utterance.samples)
-        path = resolve(reference, self._settings.audio_directories)
-        return self._recognizer.classify(read_audio(path, MAX_SAMPLES / SAMPLE_RATE, reference))
+        if hand_off.live_only:
+            raise AudioReferenceError(
+                f"{shown(reference)}: this server hears calls and reads no files. If all who can send it text may have clips of "
+                "audio_directories heard, set audio_files: true for each channel of speech in credentials.yml."
+            )
+        with open_clip(reference, self._settings.audio_directories) as clip:
+            return self._recognizer.classify(read_audio(clip, MAX_SAMPLES / SAMPLE_RATE, shown(reference)))
 
 
 def spoken_examples(training_data: TrainingData) -> List[Tuple[str, str, Dict[str, str]]]:

@@ -59,6 +59,8 @@ class ConnectionSettings(SessionSettings, SpeechSettings):
         max_bytes_per_second: Likewise.
         max_ahead_ms: How much more audio a client may send than time has passed.
         max_turns_per_minute: Turns that Rasa is given; a minute's worth may come at once.
+        audio_files: Whether text, over whatever channel of this server, may name files in `audio_directories`. Every
+            channel of speech has to allow it.
     """
 
     max_connections: int = 200
@@ -69,6 +71,7 @@ class ConnectionSettings(SessionSettings, SpeechSettings):
     max_bytes_per_second: int = 2_000_000
     max_ahead_ms: int = 60_000
     max_turns_per_minute: int = 120
+    audio_files: bool = False
 
     def __post_init__(self) -> None:
         SessionSettings.__post_init__(self)
@@ -83,7 +86,7 @@ class ConnectionInput(SpokenInput):
     """A channel whose calls are WebSockets."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
-        super().__init__(settings, settings)
+        super().__init__(settings, settings, settings.audio_files)
         self.settings = settings
         self.places = Places(settings.max_connections, settings.max_connections_per_address)
 

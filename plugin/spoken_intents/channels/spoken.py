@@ -27,6 +27,7 @@ from spoken_intents.segmenter import Segmenter
 from spoken_intents.session import Line, SessionSettings, SpokenSession
 from spoken_intents.speech import Speech, SpeechSettings, make_speech
 from spoken_intents.turns import Happening, Turn
+from spoken_intents.utterances import hand_off
 from spoken_intents.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -73,17 +74,19 @@ class SpokenInput(InputChannel):
 
     Args:
         speech: How the bot speaks.
+        audio_files: Whether text may name files while this channel serves.
 
     Attributes:
         ending: Whether the server was told to end: no balancer may send it further calls.
     """
 
-    def __init__(self, settings: SessionSettings, speech: SpeechSettings) -> None:
+    def __init__(self, settings: SessionSettings, speech: SpeechSettings, audio_files: bool = False) -> None:
         judge_schemas_once()
         name_calls()
         Segmenter(settings)  # a detector that is not installed is told now, not to the first caller
         self.speech: Optional[Speech] = make_speech(speech)  # likewise a voice
         self.workers = Workers()
+        self._audio_files = audio_files
         self.ending = False
         self._probe = Probe(self.workers)
         self._told = ""  # what the log says of this server's health
@@ -146,6 +149,8 @@ class SpokenInput(InputChannel):
         @blueprint.listener("after_server_start")
         async def start(app: Sanic, loop: Any) -> None:
             settle(app)
+            if not self._audio_files:
+                hand_off.serve(self)
             if not hasattr(app.ctx, "spoken_inputs"):
                 app.ctx.spoken_inputs = []
             app.ctx.spoken_inputs.append(self)
@@ -176,6 +181,7 @@ class SpokenInput(InputChannel):
 
     async def stop(self) -> None:
         """Ends what the channel owns; turns that Rasa has are finished first."""
+        hand_off.leave(self)
         if self._watching is not None:
             self._watching.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
