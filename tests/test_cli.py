@@ -37,6 +37,7 @@ from spoken_intents.cli import _State, app, shown
 from spoken_intents.errors import ConfigError, DataError, DivergedError, TrainingError
 from spoken_intents.features import FrontEnd
 from spoken_intents.recognizer import FORMAT
+from spoken_intents.seal import sealed
 from spoken_intents_training import finetune
 from spoken_intents_training.checkpoints import CHECKPOINTS, REMOVING
 from spoken_intents_training.dataset import read_clips
@@ -301,7 +302,7 @@ def test_what_is_left_of_a_complete_models_checkpoints_is_removed(
     made["data"] = {"fingerprint": files_fingerprint(clip.path for clip in read_clips(buzzes))}
     described = {"format": FORMAT, "labels": ["high", "low"], "temperature": 1.0, "front_end": asdict(FrontEnd()), **made}
     described["parity"] = {"int8_margin_error": 0.1}
-    (tmp_path / "model.json").write_text(json.dumps(described))
+    (tmp_path / "model.json").write_text(json.dumps(sealed(described, [])))
     (tmp_path / REMOVING / "checkpoint-8").mkdir(parents=True)
     assert called("train", buzzes, "--out", tmp_path, "--base-model", "any", "--resume") == 0
     assert "is complete: there is nothing to resume" in words(capsys.readouterr().out)

@@ -5,13 +5,14 @@ The weights are random: everything here must hold for any.
 
 import gc
 import json
+import os
 import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import numpy as np
 import onnx
@@ -28,6 +29,7 @@ from spoken_intents.features import MAX_FRAMES, log_mel
 from spoken_intents.recognizer import (
     ENCODER,
     FP32,
+    FP32_DATA,
     INT8,
     MODEL_JSON,
     NON_SPEECH,
@@ -36,6 +38,7 @@ from spoken_intents.recognizer import (
     read_model_json,
     softmax,
 )
+from spoken_intents.seal import sealed
 from spoken_intents_training import export as export_module
 from spoken_intents_training.export import EXPORTING, export, export_onnx, load_weights, measure_parity
 from spoken_intents_training.heads import HEADS, AttentionHead
@@ -399,6 +402,27 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
         load_base(str(tmp_path), LABELS)
 
 
+class Executed:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_weights_that_are_pickled_are_not_opened(tmp_path: Path, name: str) -> None:
+    small_config().save_pretrained(tmp_path)
+    torch.save({"encoder.conv1.weight": Executed(tmp_path / "executed")}, tmp_path / name)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_base(str(tmp_path), LABELS)
+    assert not (tmp_path / "executed").exists()
+    torch.load(tmp_path / name, weights_only=False)
+    assert (tmp_path / "executed").exists(), "or the file would prove nothing"
+
+
 # ---------------------------------------------------------------- the artefact
 
 
@@ -463,12 +487,12 @@ def test_what_int8_cannot_tell_apart_is_heard_in_fp32(artefact: Path, tmp_path: 
     shutil.copytree(artefact, tmp_path / "model")
     described = json.loads((artefact / MODEL_JSON).read_text())
     described["parity"]["int8_margin_error"] = between
-    (tmp_path / "model" / MODEL_JSON).write_text(json.dumps(described))
+    (tmp_path / "model" / MODEL_JSON).write_text(json.dumps(sealed(described, [artefact / FP32, artefact / INT8])))
     served = Recognizer(tmp_path / "model")
     (tmp_path / "model" / FP32).unlink()  # as Rasa does once a model is loaded
     for clip, margin in zip(clips, margins):
         assert np.array_equal(served.logits(clip), (precise if margin < between else fast).logits(clip))
-    with pytest.raises(ModelError, match="fp32.onnx: cannot be loaded"):
+    with pytest.raises(ModelError, match="fp32.onnx: cannot be read"):
         Recognizer(tmp_path / "model")
     Recognizer(tmp_path / "model", "int8")
 
@@ -591,12 +615,17 @@ def test_an_artefact_is_replaced_and_what_a_killed_export_left_is_removed(
 
 
 def changed(artefact: Path, copy: Path, leave_out: str = "", **changes: Any) -> Path:
-    """A copy of the artefact whose model.json says something else."""
+    """A copy of the artefact that was written with something else in its model.json."""
     shutil.copytree(artefact, copy)
     described = {**json.loads((artefact / MODEL_JSON).read_text()), **changes}
     described.pop(leave_out, None)
-    (copy / MODEL_JSON).write_text(json.dumps(described))
+    seal_anew(copy, described)
     return copy
+
+
+def seal_anew(copy: Path, described: Dict[str, Any]) -> None:
+    files = [copy / name for name in (INT8, FP32, ENCODER, FP32_DATA) if (copy / name).exists()]
+    (copy / MODEL_JSON).write_text(json.dumps(sealed(described, files)))
 
 
 def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
@@ -611,10 +640,10 @@ def test_a_model_json_that_is_none(tmp_path: Path, content: bytes) -> None:
         read_model_json(tmp_path)
 
 
-@pytest.mark.parametrize("content", [{}, {"format": 2}, [], "format", None])
+@pytest.mark.parametrize("content", [{}, {"format": 1}, {"format": 3}, [], "format", None])
 def test_a_model_json_of_another_format(tmp_path: Path, content: Any) -> None:
     (tmp_path / MODEL_JSON).write_text(json.dumps(content))
-    with pytest.raises(ModelError, match=r"of another format than 1, the one this version reads\. Train the model again"):
+    with pytest.raises(ModelError, match=r"of another format than 2, the one this version reads\. Train the model again"):
         read_model_json(tmp_path)
 
 
@@ -624,13 +653,149 @@ def test_labels_that_cannot_be(artefact: Path, tmp_path: Path, labels: Any) -> N
         Recognizer(changed(artefact, tmp_path / "copy", labels=labels))
 
 
-def test_a_graph_that_is_missing_or_broken(artefact: Path, tmp_path: Path) -> None:
+def test_a_graph_that_is_missing(artefact: Path, tmp_path: Path) -> None:
+    copy = changed(artefact, tmp_path / "copy")
+    (copy / INT8).unlink()
+    with pytest.raises(ModelError, match=rf"{INT8}: cannot be read \(No such file or directory\)\. Copy the model's directory"):
+        Recognizer(copy, "int8")
+
+
+def test_a_graph_that_is_none(artefact: Path, tmp_path: Path) -> None:
     copy = changed(artefact, tmp_path / "copy")
     (copy / FP32).write_bytes(b"no graph")
-    (copy / INT8).unlink()
-    for precision, name in (("fp32", FP32), ("int8", INT8)):
-        with pytest.raises(ModelError, match=rf"{name}: cannot be loaded .*Train or export the model again"):
-            Recognizer(copy, precision)
+    seal_anew(copy, read_model_json(copy))
+    with pytest.raises(ModelError, match=rf"{FP32}: cannot be loaded .*Train or export the model again"):
+        Recognizer(copy, "fp32")
+
+
+DAMAGES: Dict[str, Callable[[bytes], bytes]] = {
+    "cut off": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "a bit in the middle": lambda content: _flipped(content, len(content) // 2),
+    "the last bit": lambda content: _flipped(content, len(content) - 1),
+    "longer": lambda content: content + b"\0",
+}
+
+
+def _flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name", [INT8, FP32, ENCODER])
+def test_files_with_other_bytes_than_were_written_are_refused(
+    artefact: Path, tmp_path: Path, name: str, damage: Callable[[bytes], bytes], model: ShortContextClassifier
+) -> None:
+    copy = changed(artefact, tmp_path / "copy")
+    (copy / name).write_bytes(damage((copy / name).read_bytes()))
+    with pytest.raises(ModelError, match=rf"{name}: holds other bytes than when the model was written: cut off, damaged, or"):
+        if name == ENCODER:
+            load_weights(model, copy, LABELS, "small", "mean")
+        else:
+            Recognizer(copy, "fp32" if name == FP32 else "int8")
+    other = "int8" if name == FP32 else "fp32"
+    assert Recognizer(copy, other).labels == LABELS  # which reads the others only
+
+
+def test_files_of_two_models_in_one_directory_are_refused(artefact: Path, tmp_path: Path, model: ShortContextClassifier) -> None:
+    export(model, tmp_path / "other", {"labels": LABELS, "temperature": 1.0}, labelled(spectrograms([50])))
+    (tmp_path / "other" / FP32).write_bytes((artefact / FP32).read_bytes() + b"\0")
+    with pytest.raises(ModelError, match="or another model's"):
+        Recognizer(tmp_path / "other", "fp32")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": LABELS[::-1]},
+        {"temperature": 0.1},
+        {"base_model": "another"},
+        {"parity": {"int8_margin_error": 0.0}},
+        {"new": 1},
+        {"sha256": None},
+        {"sha256": {}},
+        {"sha256": ["model.onnx"]},
+    ],
+)
+def test_a_model_json_that_was_changed_is_refused(artefact: Path, tmp_path: Path, change: Dict[str, Any]) -> None:
+    shutil.copytree(artefact, tmp_path / "copy")
+    described = {**json.loads((artefact / MODEL_JSON).read_text()), **change}
+    (tmp_path / "copy" / MODEL_JSON).write_text(json.dumps(described))
+    with pytest.raises(ModelError, match=r"model\.json: says something else than when it was written\. Copy the model's"):
+        Recognizer(tmp_path / "copy", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": ["a", 1]}, "'labels' takes"),
+        ({"labels": ["a", ["b"]]}, "'labels' takes"),
+        ({"labels": ["a", ""]}, "'labels' takes"),
+        ({"temperature": 0}, "'temperature' takes a number above 0"),
+        ({"temperature": float("nan")}, "'temperature' takes"),
+        ({"temperature": float("inf")}, "'temperature' takes"),
+        ({"temperature": True}, "'temperature' takes"),
+        ({"parity": [1]}, "'parity' takes"),
+        ({"parity": {"int8_margin_error": float("nan")}}, "'parity' takes"),
+        ({"front_end": [1]}, "'front_end' is not understood"),
+        ({"front_end": {"n_mels": "80"}}, "'front_end' is not understood"),
+        ({"front_end": {"n_mels": 10**9}}, "'front_end' is not understood"),
+        ({"front_end": {"padded": 1}}, "'front_end' is not understood"),
+    ],
+)
+def test_figures_that_are_none_are_refused(artefact: Path, tmp_path: Path, change: Dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        Recognizer(changed(artefact, tmp_path / "copy", **change), "fp32")
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"format": 2, "labels": ' + b"[" * 100_000])
+def test_a_model_json_that_is_too_deep(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / MODEL_JSON).write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.json: not JSON"):
+        read_model_json(tmp_path)
+
+
+def test_a_model_json_that_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MODEL_JSON)
+    with pytest.raises(ModelError, match=r"model\.json: cannot be read \(Not a regular file\)"):
+        read_model_json(tmp_path)
+
+
+# ---------------------------------------------------------------- weights beside the graph
+
+
+def outsourced(artefact: Path, copy: Path, location: str) -> Path:
+    """A model whose fp32 graph has its weights in the file `location`."""
+    shutil.copytree(artefact, copy)
+    graph = onnx.load(copy / FP32)
+    onnx.save_model(graph, copy / FP32, save_as_external_data=True, location=FP32_DATA, size_threshold=0)
+    content = onnx.load(copy / FP32, load_external_data=False)
+    for tensor in content.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = location if entry.key == "location" else entry.value
+    (copy / FP32).write_bytes(content.SerializeToString())
+    seal_anew(copy, read_model_json(artefact))
+    return copy
+
+
+def test_weights_beside_the_graph_belong_to_the_model(artefact: Path, tmp_path: Path) -> None:
+    copy = outsourced(artefact, tmp_path / "copy", FP32_DATA)
+    clip = samples_of(1.0, 0)
+    np.testing.assert_allclose(Recognizer(copy, "fp32").logits(clip), Recognizer(artefact, "fp32").logits(clip), atol=1e-5)
+    (copy / FP32_DATA).write_bytes(DAMAGES["a bit in the middle"]((copy / FP32_DATA).read_bytes()))
+    with pytest.raises(ModelError, match=rf"{FP32_DATA}: holds other bytes"):
+        Recognizer(copy, "fp32")
+
+
+@pytest.mark.parametrize(
+    "location", ["../secret", "/etc/hostname", "elsewhere", "./model.fp32.onnx.data", "model.fp32.onnx.data/../x"]
+)
+def test_a_graph_cannot_read_other_files(artefact: Path, tmp_path: Path, location: str) -> None:
+    copy = outsourced(artefact, tmp_path / "copy", location)
+    for name in ("secret", "copy/elsewhere"):
+        shutil.copy(copy / FP32_DATA, tmp_path / name)
+    with pytest.raises(ModelError, match=rf"{FP32}: reads files that are not its own"):
+        Recognizer(copy, "fp32")
 
 
 @pytest.mark.parametrize("key", ["temperature", "front_end"])

@@ -28,6 +28,7 @@ from spoken_intents.errors import ConfigError
 from spoken_intents.nlu import SpokenIntentClassifier
 from spoken_intents.recognizer import FP32, MODEL_JSON, NON_SPEECH, Recognition, Recognizer
 from spoken_intents.remote import RemoteSettings
+from spoken_intents.seal import sealed
 
 LABELS = ["affirm", "balance", "deny", NON_SPEECH]
 Heard = Callable[[], List[int]]
@@ -396,7 +397,8 @@ def test_a_server_without_this_model_is_asked_until_it_has_it(
 def test_every_model_has_a_name_of_its_own(artefact: Path, tmp_path: Path) -> None:
     shutil.copytree(artefact, tmp_path / "copy")
     described = json.loads((artefact / MODEL_JSON).read_text())
-    (tmp_path / "copy" / MODEL_JSON).write_text(json.dumps({**described, "labels": LABELS[::-1]}))
+    described = sealed({**described, "labels": LABELS[::-1]}, [artefact / FP32])
+    (tmp_path / "copy" / MODEL_JSON).write_text(json.dumps(described))
     nobody = RemoteSettings("http://127.0.0.1:9", 100)
     names = [Recognizer(model, "fp32", nobody).remote.name for model in (artefact, tmp_path / "copy")]
     assert names[0] != names[1]

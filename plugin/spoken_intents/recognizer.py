@@ -6,6 +6,8 @@ it came with, and a channel finds it there.
 
 import hashlib
 import json
+import math
+import mmap
 import os
 import platform
 import threading
@@ -21,12 +23,19 @@ import onnxruntime
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import ModelError
 from spoken_intents.features import FrontEnd, log_mel
+from spoken_intents.files import open_regular
 from spoken_intents.remote import RemoteGraph, RemoteSettings
+from spoken_intents.seal import check_description, check_file
 
-FORMAT = 1  # of model.json
+FORMAT = 2  # of model.json
 NON_SPEECH = "__non_speech__"  # the reserved label for what is not speech at all
 COMPLETE = "complete"  # the end-of-turn output's name in the graphs, which some models have
 MODEL_JSON, INT8, FP32, ENCODER = "model.json", "model.onnx", "model.fp32.onnx", "encoder.safetensors"
+FP32_DATA = FP32 + ".data"  # the weights of a model that is too large for one ONNX file
+MODEL_JSON_BYTES = 2**26  # at most; it lists every clip a model learnt from
+# How a graph names a file for its weights (ONNX, TensorProto.external_data), and the only one it may name.
+_LOCATION = b"location"
+_BESIDE = b"\x0a\x08location\x12%c%s" % (len(FP32_DATA), FP32_DATA.encode())
 
 
 @dataclass(frozen=True)
@@ -87,14 +96,14 @@ class Recognizer:
         self.front_end = FrontEnd(**described["front_end"])
         self.precision = ("int8" if adds_int8_exactly() else "fp32") if precision == "auto" else precision
         self.fingerprint = hashlib.sha256((Path(directory) / MODEL_JSON).read_bytes()).hexdigest()[:16]
-        self._session = _load(Path(directory) / {"int8": INT8, "fp32": FP32}[self.precision], len(self.labels))
+        self._session = _load(Path(directory) / {"int8": INT8, "fp32": FP32}[self.precision], described)
         # By how much int8 may move the two best labels against each other, as it was measured at export.
         self._tie = described["parity"]["int8_margin_error"] if precision == "auto" and self.precision == "int8" else 0.0
         # Now, and not with the first tie: Rasa removes the model's files once it is loaded.
         servers = remote if remote and remote.urls else None
         self._fp32 = self._session if self.precision == "fp32" else None
         if self._fp32 is None and (self._tie or servers):
-            self._fp32 = _load(Path(directory) / FP32, len(self.labels))
+            self._fp32 = _load(Path(directory) / FP32, described)
         self.remote = self._on_servers(servers, self._fp32) if servers and self._fp32 else None
 
     def _on_servers(self, settings: RemoteSettings, session: onnxruntime.InferenceSession) -> RemoteGraph:
@@ -146,7 +155,10 @@ class Recognizer:
         )
 
 
-def _load(file: Path, labels: int) -> onnxruntime.InferenceSession:
+def _load(file: Path, described: Dict[str, Any]) -> onnxruntime.InferenceSession:
+    check_file(described, file)
+    if _names_files(file):
+        check_file(described, file.with_name(FP32_DATA))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(4, os.cpu_count() or 1)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would burn a core
@@ -154,9 +166,25 @@ def _load(file: Path, labels: int) -> onnxruntime.InferenceSession:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no base class
         raise ModelError(f"{file}: cannot be loaded ({error}). Train or export the model again.") from None
-    if session.get_outputs()[0].shape[1] != labels:
+    if session.get_outputs()[0].shape[1:] != [len(described["labels"])]:
         raise ModelError(f"{file}: has another number of outputs than {MODEL_JSON} has labels. Train the model again.")
     return session
+
+
+def _names_files(file: Path) -> bool:
+    """Whether a graph's weights are in another file, which ONNX Runtime opens wherever it is.
+
+    Raises:
+        ModelError: It is not the one beside the graph that belongs to it.
+    """
+    with open_regular(file) as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as graph:
+        place = first = graph.find(_LOCATION)
+        while place >= 0:
+            start = max(0, place - _BESIDE.index(_LOCATION))
+            if graph[start : start + len(_BESIDE)] != _BESIDE:
+                raise ModelError(f"{file}: reads files that are not its own. Take models from people you trust, or train one.")
+            place = graph.find(_LOCATION, place + 1)
+    return first >= 0
 
 
 def known_sound() -> np.ndarray:
@@ -180,31 +208,44 @@ def read_model_json(directory: Path) -> Dict[str, Any]:
     """The checked content of an artefact's ``model.json``.
 
     Raises:
-        ModelError: Missing, not JSON, or of another format.
+        ModelError: Missing, not JSON, of another format, or not what was written.
     """
     file = Path(directory) / MODEL_JSON
     try:
-        described = json.loads(file.read_text())
+        with open_regular(file) as opened:
+            content = opened.read(MODEL_JSON_BYTES + 1)
+        described = json.loads(content) if len(content) <= MODEL_JSON_BYTES else None
     except FileNotFoundError:
         raise ModelError(f"{directory} is not a model: it has no {MODEL_JSON}. `spoken-intents train --out` makes one.") from None
-    except ValueError as error:
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read ({error.strerror}).") from None
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: not JSON ({error}).") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ModelError(f"{file}: of another format than {FORMAT}, the one this version reads. Train the model again.")
     labels = described.get("labels")
-    if not isinstance(labels, list) or len(set(labels)) != len(labels) or len(labels) < 2:
+    named = isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)
+    if not named or len(set(labels)) != len(labels) or len(labels) < 2:
         raise ModelError(f"{file}: 'labels' takes a list of different intents, and {NON_SPEECH} where it was learnt.")
-    if not isinstance((described.get("parity") or {}).get("int8_margin_error"), (int, float)):
+    parity = described.get("parity")
+    if not isinstance(parity, dict) or not _is_number(parity.get("int8_margin_error")):
         raise ModelError(f"{file}: 'parity' takes what was measured at export. Train the model again.")
-    if not isinstance(described.get("temperature"), (int, float)):
-        raise ModelError(f"{file}: 'temperature' takes a number.")
+    if not _is_number(described.get("temperature")) or described["temperature"] <= 0:
+        raise ModelError(f"{file}: 'temperature' takes a number above 0.")
     try:
         front_end = FrontEnd(**described["front_end"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"{file}: 'front_end' is not understood ({error}). Train the model again.") from None
+    if type(front_end.n_mels) is not int or not 1 <= front_end.n_mels <= 256 or type(front_end.padded) is not bool:
+        raise ModelError(f"{file}: 'front_end' is not understood ({front_end}). Train the model again.")
     if replace(front_end, n_mels=FrontEnd.n_mels, padded=FrontEnd.padded) != FrontEnd():
         raise ModelError(f"{file}: made for another front end ({front_end}) than this version's.")
+    check_description(described, file)
     return described
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def adds_int8_exactly() -> bool:

@@ -24,13 +24,23 @@ from transformers import WhisperForAudioClassification
 
 from spoken_intents.errors import ModelError, TrainingError
 from spoken_intents.features import MAX_FRAMES, FrontEnd
-from spoken_intents.recognizer import COMPLETE, ENCODER, FORMAT, FP32, INT8, MODEL_JSON, NON_SPEECH, read_model_json
+from spoken_intents.recognizer import (
+    COMPLETE,
+    ENCODER,
+    FORMAT,
+    FP32,
+    FP32_DATA,
+    INT8,
+    MODEL_JSON,
+    NON_SPEECH,
+    read_model_json,
+)
+from spoken_intents.seal import check_file, sealed
 from spoken_intents_training.heads import HEADS
 from spoken_intents_training.modeling import ShortContextClassifier, encode
 from spoken_intents_training.sources import first_line, same_base_model
 
 PROTOBUF_BYTES = 2**31 - 2**20  # what a graph in one file can hold
-FP32_DATA = FP32 + ".data"
 FP32_MAY_DIFFER = 0.01  # of the logits' spread; rounding makes a thousandth of that
 EXPORTING = ".exporting-"  # a directory beside the artefact, while it is made
 Files = Dict[str, bytes]  # contents by name
@@ -109,6 +119,7 @@ def _write(
     kept = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("turn_end.")}
     weights = {name: tensor.half().contiguous() for name, tensor in kept.items()}
     save_file(weights, out / ENCODER, metadata={"format": "pt"})
+    described = sealed(described, sorted(out.iterdir()))
     (out / MODEL_JSON).write_text(json.dumps(described, indent=2) + "\n")
     return described
 
@@ -242,6 +253,7 @@ def load_weights(
     if before in HEADS:
         cast(ShortContextClassifier, model).put_head(HEADS[before](model.config.d_model, len(labels)))
     try:
+        check_file(described, directory / ENCODER)
         model.load_state_dict({name: tensor.float() for name, tensor in load_file(directory / ENCODER).items()})
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (ModelError, OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{stop}{first_line(error)} Train without --finetune.") from None

@@ -170,6 +170,7 @@ def _load_encoder(source: str, config: WhisperConfig, context: str, local_files_
             dtype=torch.float32,
             ignore_mismatched_sizes=True,  # somebody else's head, of other labels
             output_loading_info=True,
+            use_safetensors=True,  # weights are data: what is pickled is not opened
             local_files_only=local_files_only,
         )
     # Whisper's position table is a formula: a base model may leave it out.

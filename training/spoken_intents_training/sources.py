@@ -73,7 +73,7 @@ def training_fingerprint(base_model: str, recipe: Union[str, Mapping[str, Any]],
 
     Rasa gives a component's fingerprint no training data, so every clip in the directories counts, listed or not.
     """
-    weights = [path for path in Path(base_model_source(base_model)).glob("*") if path.suffix in (".json", ".safetensors", ".bin")]
+    weights = [path for path in Path(base_model_source(base_model)).glob("*") if path.suffix in (".json", ".safetensors")]
     clips = [path for directory in audio_directories for path in Path(directory).rglob("*") if path.suffix.lower() in SUFFIXES]
     parts = [
         __version__,
