@@ -139,6 +139,7 @@ def spoken_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_ahead_ms=20_000,
         max_messages_per_second=200,
         allowed_origins=["https://friend.example"],
+        recordings="recordings",
     )
     (project / "credentials.yml").write_text(
         yaml.safe_dump({"rest": None, **voice, "spoken_intents.channels.twilio.TwilioInput": TELEPHONE})

@@ -2,20 +2,23 @@
 
 import asyncio
 import json
-import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import time
 import urllib.error
 import urllib.request
 from contextvars import copy_context
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List
 
 import numpy as np
 import pytest
+import yaml
 from conftest import run_rasa
-from rasa.core.agent import Agent
 from rasa.engine.graph import ExecutionContext, GraphSchema
 from rasa.engine.recipes.default_recipe import DefaultV1Recipe
 from rasa.engine.storage.local_model_storage import LocalModelStorage
@@ -28,23 +31,114 @@ from rasa.shared.data import TrainingType
 from rasa.shared.nlu.training_data.message import Message
 from rasa.shared.nlu.training_data.training_data import TrainingData
 
-from assistant import PROJECT, ROOT, Assistant
+from assistant import BIN, PROJECT, ROOT, Assistant
+from spoken_intents.audio import read_audio
+from spoken_intents.client import VoiceClient
 from spoken_intents.errors import AudioReferenceError, ConfigError, DataError
 from spoken_intents.nlu import ClassifierSettings, SpokenIntentClassifier, SpokenMessages
-from spoken_intents.recognizer import Recognition
+from spoken_intents.recognizer import Recognition, Recognizer
+from spoken_intents.recordings import Recording, read_recording, recording_files
 from spoken_intents.utterances import LiveUtterance, hand_off
 
-Hear = Callable[[str], Dict[str, Any]]
+# ------------------------------------------------------------------ a process of its own
+
+FRESH = """
+import sys
+for name in ("torch", "transformers", "onnx", "datasets", "accelerate", "spoken_intents_training"):
+    sys.modules[name] = None  # an import of it would raise
+import asyncio, json
+from rasa.core.agent import Agent
+from rasa.core.test import test
+import spoken_intents.channels.twilio, spoken_intents.channels.voice
+
+async def parsed(text):
+    try:
+        return await agent.parse_message(text)
+    except Exception as error:
+        return {"error": type(error.__cause__ or error).__name__}  # Rasa wraps it
+
+async def replayed(story):
+    result = await test(story, agent, out_directory=sys.argv[3], e2e=True, disable_plotting=True)
+    return result["report"]["conversation_accuracy"]["correct"]
+
+async def answers():
+    return {asked: await (replayed if asked.endswith(".yml") else parsed)(asked) for asked in json.load(open(sys.argv[2]))}
+
+agent = Agent.load(sys.argv[1])
+print("\\n" + json.dumps(asyncio.run(answers())))
+"""
+NOWHERE = ("audio/nobody/1.wav", "audio/../config/x.wav", "live/0123.wav")
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What a process says that has loaded the trained project, and serves nobody: as Rasa's tests and shell do.
+
+    Attributes:
+        answers: By what it was asked: what a text was heard as, or how many stories of a file came out as they say.
+        clips: Some that the model learnt from.
+        story: The call that was recorded, as a test story.
+    """
+
+    answers: Dict[str, Any]
+    clips: List[Path]
+    story: str
 
 
 @pytest.fixture(scope="module")
-def hear(spoken_project: Path) -> Iterator[Hear]:
-    """What the trained project's NLU makes of a message, where no channel of speech serves: as in tests and in the shell."""
-    agent = Agent.load(str(next((spoken_project / "models").glob("*.tar.gz"))))
-    before = os.getcwd()
-    os.chdir(spoken_project)
-    yield lambda text: asyncio.run(agent.parse_message(text))
-    os.chdir(before)
+def fresh(server: Assistant, spoken_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
+    """One process for all that is asked of one: it takes half a minute to start."""
+    folder = tmp_path_factory.mktemp("fresh")
+    clips = [clip.relative_to(spoken_project) for clip in sorted(spoken_project.glob("audio/*/*.ogg"))[::10]]
+    renamed, kept = spoken_project / "audio/greet hello hi.ogg", spoken_project / "audio/of a call"
+    try:  # every clip in audio/ counts for Rasa's cache: these go again
+        shutil.copy(spoken_project / "audio/deny/3.ogg", renamed)
+        story = recorded_call(server, spoken_project, kept)
+        (folder / "test_call.yml").write_text(story)
+        (folder / "test_wrong.yml").write_text(story.replace("utter_goodbye", "utter_greet"))
+        asked = [*map(str, clips), "audio/deny/1.ogg", "audio/deny/3.ogg", "audio/greet hello hi.ogg", "are you a bot?", *NOWHERE]
+        (folder / "asked.json").write_text(json.dumps([*asked, str(folder / "test_call.yml"), str(folder / "test_wrong.yml")]))
+        model = next((spoken_project / "models").glob("*.tar.gz"))
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", FRESH, str(model), str(folder / "asked.json"), str(folder)],
+            cwd=spoken_project, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+    finally:
+        renamed.unlink(missing_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    answers = {
+        Path(asked).name if asked.endswith(".yml") else asked: said
+        for asked, said in json.loads(done.stdout.splitlines()[-1]).items()
+    }
+    yield Fresh(answers, clips, story)
+
+
+def recorded_call(server: Assistant, project: Path, kept: Path) -> str:
+    """Two clips said and something typed in between, as `spoken-intents recordings story` tells it; its clips are copied to `kept`."""
+
+    async def call() -> None:
+        async with VoiceClient(server.voice, sender="a recorded caller") as client:
+            await client.say(read_audio(project / "audio/greet/3.ogg", 30))
+            await client.type("/announce")
+            await client.say(read_audio(project / "audio/goodbye/4.ogg", 30))
+
+    def recordings() -> List[Recording]:
+        found = map(read_recording, recording_files(project / "recordings"))
+        return [one for one in found if one.about.sender == "a recorded caller"]
+
+    before = len(recordings())
+    asyncio.run(call())
+    deadline = time.monotonic() + 20
+    while len(recordings()) < before + 2:
+        assert time.monotonic() < deadline, "the call was not recorded"
+        time.sleep(0.05)
+    command = [str(BIN / "spoken-intents"), "recordings", "story", recordings()[-1].about.call_id]
+    story = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout
+    kept.mkdir()
+    for place in re.findall(r"recordings/.*\.flac", story):
+        shutil.copy(project / place, kept)
+    return re.sub("recordings/.*/", f"audio/{kept.name}/", story)
 
 
 def post(server: Assistant, path: str, **fields: Any) -> Any:
@@ -104,38 +198,37 @@ def test_renaming_a_clip_changes_nothing(
     assert first[0]["intent"]["name"] in TYPED
 
 
-def test_typed_and_spoken_messages_in_one_pipeline(hear: Hear, spoken_project: Path) -> None:
-    clips = sorted(spoken_project.glob("audio/*/*.ogg"))[::10]
-    heard = [hear(str(clip.relative_to(spoken_project))) for clip in clips]
-    right = sum(answer["intent"]["name"] == clip.parent.name for answer, clip in zip(heard, clips))
-    assert right >= len(clips) * 0.8, f"{right} of {len(clips)} clips that it was trained on"
-    for answer, clip in zip(heard, clips):
-        assert answer["text"] == str(clip.relative_to(spoken_project))
+def test_typed_and_spoken_messages_in_one_pipeline(fresh: Fresh) -> None:
+    heard = [fresh.answers[str(clip)] for clip in fresh.clips]
+    right = sum(answer["intent"]["name"] == clip.parent.name for answer, clip in zip(heard, fresh.clips))
+    assert len(heard) > 10 and right >= len(heard) * 0.8, f"{right} of {len(heard)} clips that it was trained on"
+    for answer, clip in zip(heard, fresh.clips):
+        assert answer["text"] == str(clip)
         assert answer["entities"] == []
         assert sorted(entry["name"] for entry in answer["intent_ranking"] if entry["name"] != "nlu_fallback") == sorted(
             ["affirm", "deny", "goodbye", "greet"]
         )
-    typed = hear("are you a bot?")
+    typed = fresh.answers["are you a bot?"]
     assert typed["intent"]["name"] == "bot_challenge"
     assert len(typed["intent_ranking"]) == 7, "DIET's intents, with those nobody spoke"
 
 
-def test_a_renamed_clip_is_heard_the_same(hear: Hear, spoken_project: Path) -> None:
-    renamed = spoken_project / "audio/greet hello hi.ogg"
-    shutil.copy(spoken_project / "audio/deny/3.ogg", renamed)
-    try:
-        names = ["audio/deny/3.ogg", "audio/greet hello hi.ogg"]
-        first, second = ({**hear(name), "text": "", "message_id": ""} for name in names)
-    finally:
-        renamed.unlink()  # every clip in audio/ counts for Rasa's cache
+def test_a_renamed_clip_is_heard_the_same(fresh: Fresh) -> None:
+    first, second = (
+        {**fresh.answers[name], "text": "", "message_id": ""} for name in ("audio/deny/3.ogg", "audio/greet hello hi.ogg")
+    )
     assert first == second
 
 
-def test_references_that_lead_nowhere_are_errors_not_intents(hear: Hear) -> None:
-    for reference in ("audio/nobody/1.wav", "audio/../config/x.wav", "live/0123.wav"):
-        with pytest.raises(AudioReferenceError):
-            hear(reference)
-    assert hear("hello")["intent"]["name"] == "greet"
+def test_references_that_lead_nowhere_are_errors_not_intents(fresh: Fresh) -> None:
+    assert [fresh.answers[reference] for reference in NOWHERE] == [{"error": "AudioReferenceError"}] * 3
+
+
+def test_a_recorded_call_is_replayed_as_a_test_story(fresh: Fresh) -> None:
+    """What `recordings story` tells is what `rasa test core` takes, and it comes out the same."""
+    steps = [next(iter(step.values())) for step in yaml.safe_load(fresh.story)["stories"][0]["steps"]]
+    assert steps == ["greet", "utter_greet", "announce", "utter_announce", "goodbye", "utter_goodbye"]
+    assert (fresh.answers["test_call.yml"], fresh.answers["test_wrong.yml"]) == (1, 0)
 
 
 def test_a_server_that_hears_calls_reads_no_files_for_whoever_writes_to_it(server: Assistant, spoken_project: Path) -> None:
@@ -151,9 +244,9 @@ def test_a_server_that_hears_calls_reads_no_files_for_whoever_writes_to_it(serve
         heard = post(server, "model/parse", text=reference)
         assert heard["intent"]["name"] == "nlu_fallback" and heard["text"] == reference
         metadata = {"call_id": "0" * 32, "spoken": {"intent": "deny"}}
-        post(server, "webhooks/rest/webhook", sender="a writer", message=reference, metadata=metadata)
-    assert post(server, "webhooks/rest/webhook", sender="a writer", message="/announce")[0]["text"].startswith("This call")
-    tracker = json.loads(urllib.request.urlopen(f"{server.http}/conversations/a%20writer/tracker", timeout=60).read())
+        post(server, "webhooks/rest/webhook", sender="writer", message=reference, metadata=metadata)
+    assert post(server, "webhooks/rest/webhook", sender="writer", message="/announce")[0]["text"].startswith("This call")
+    tracker = json.loads(urllib.request.urlopen(f"{server.http}/conversations/writer/tracker", timeout=60).read())
     heard_as = [event["parse_data"]["intent"]["name"] for event in tracker["events"] if event["event"] == "user"]
     assert heard_as == [*["nlu_fallback"] * 5, "announce"]
     log = server.log.read_text()
@@ -300,29 +393,16 @@ def test_rasa_train_says_what_it_does(spoken_project: Path) -> None:
 # ------------------------------------------------------------------ serving
 
 
-FRESH = """
-import sys
-for name in ("torch", "transformers", "onnx", "datasets", "accelerate", "spoken_intents_training"):
-    sys.modules[name] = None  # an import of it would raise
-import asyncio, json
-from pathlib import Path
-from rasa.core.agent import Agent
-import spoken_intents.channels.twilio, spoken_intents.channels.voice
-agent = Agent.load(sys.argv[1])
-print("\\n" + json.dumps(asyncio.run(agent.parse_message("audio/deny/1.ogg"))["intent_ranking"]))
-"""
-
-
-def test_a_fresh_process_without_torch_or_the_training_package_hears_the_same(hear: Hear, spoken_project: Path) -> None:
-    model = next((spoken_project / "models").glob("*.tar.gz"))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FRESH, str(model)], cwd=spoken_project, capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    ranking = json.loads(done.stdout.splitlines()[-1])
-    here = hear("audio/deny/1.ogg")["intent_ranking"]
-    assert [entry["name"] for entry in ranking] == [entry["name"] for entry in here]
-    assert np.allclose([entry["confidence"] for entry in ranking], [entry["confidence"] for entry in here], atol=1e-4)
+def test_a_fresh_process_without_torch_or_the_training_package_hears_the_same(
+    fresh: Fresh, spoken_project: Path, tmp_path: Path
+) -> None:
+    with tarfile.open(next((spoken_project / "models").glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path)
+    (artefact,) = (file.parent for file in tmp_path.rglob("model.json"))
+    here = Recognizer(artefact).classify(read_audio(spoken_project / "audio/deny/1.ogg", 30)).ranking
+    ranking = [entry for entry in fresh.answers["audio/deny/1.ogg"]["intent_ranking"] if entry["name"] != "nlu_fallback"]
+    assert [entry["name"] for entry in ranking] == [name for name, _ in here]
+    assert np.allclose([entry["confidence"] for entry in ranking], [confidence for _, confidence in here], atol=1e-4)
 
 
 class Scripted:

@@ -47,6 +47,7 @@ def test_every_field_of_a_handshake_is_optional() -> None:
     assert parse(say(language="en")) == Handshake(language="en")
     assert parse(say(sender="ann", language=None)) == Handshake(sender="ann")
     assert parse(say(sample_rate=8000, language="en-GB", sender="x" * 200)) == Handshake(8000, "en-GB", "x" * 200)
+    assert parse(say(record=False)) == Handshake(record=False)
 
 
 @pytest.mark.parametrize("message", [b"\x00\x40\x00\xc0", say(audio=base64_of(b"\x00\x40\x00\xc0"))])
@@ -87,6 +88,8 @@ REFUSED: List[Any] = [
     (say(language=7), "bad_handshake", "language takes text"),
     (say(sender="x" * 201), "bad_handshake", "sender takes text of 1 to 200 characters"),
     (say(sender=["ann"]), "bad_handshake", "sender takes text"),
+    (say(record="no"), "bad_handshake", "record takes true or false"),
+    (say(record=None), "bad_handshake", "record takes true or false"),
     # audio
     (b"\x00\x01\x02", "bad_audio", "3 bytes of 16-bit PCM: an odd count"),
     (say(audio=ODD_BASE64), "bad_audio", "3 bytes of 16-bit PCM: an odd count"),

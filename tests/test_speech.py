@@ -156,7 +156,7 @@ def test_an_engine_that_fails_ends_the_speaking_and_is_logged(settings: SpeechSe
 
     speech = Speech(Failing(), "failing", settings)
     assert len(spoken(speech, "One. And two. Three.")) == 1
-    assert "'And two.' is not spoken: failing  failed." in caplog.text and "no such voice" in caplog.text
+    assert "A sentence of 8 characters is not spoken: failing  failed." in caplog.text and "no such voice" in caplog.text
     assert len(spoken(speech, "Three.")) == 1, "the next text is spoken again"
     speech.close()
 
@@ -172,7 +172,7 @@ def test_an_engine_that_hangs_is_left_alone_until_it_returns(tmp_path: Path, cap
     engine = Hanging()
     speech = Speech(engine, "hanging", SpeechSettings(speech_timeout_ms=100, speech_cache_mb=0))
     assert spoken(speech, "One. Two.") == []
-    assert "'One.' is not spoken: hanging  took longer than 0.1 s." in caplog.text
+    assert "A sentence of 4 characters is not spoken: hanging  took longer than 0.1 s." in caplog.text
     assert spoken(speech, "Three.") == [] and caplog.text.count("not spoken") == 1, "nothing piles up behind it"
     go_on.set()
     assert speech._hanging is not None

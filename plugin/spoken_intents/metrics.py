@@ -45,6 +45,9 @@ RECOGNITIONS = Counter(
     "With inference servers: what was heard by the first that was asked (server), by a second (retried), by this process (local).",
     ["where"],
 )
+RECORDINGS = Counter(
+    "spoken_intents_recordings", "Turns that were to be recorded, by what became of them: written, dropped, failed.", ["outcome"]
+)
 LAG = Histogram("spoken_intents_event_loop_lag_seconds", "How late the server's event loop is.", buckets=LAG_S)
 
 

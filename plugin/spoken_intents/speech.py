@@ -242,13 +242,17 @@ class Speech:
                 samples = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(job)), self._timeout_s)
             except asyncio.TimeoutError:
                 self._hanging = job
-                logger.error("%r is not spoken: %s took longer than %g s.", sentence[:80], self._voice, self._timeout_s)
+                logger.error("%s took longer than %g s.", self._not_spoken(sentence), self._timeout_s)
                 return
             except Exception:
-                logger.exception("%r is not spoken: %s failed.", sentence[:80], self._voice)
+                logger.exception("%s failed.", self._not_spoken(sentence))
                 return
             if len(samples):
                 yield samples
+
+    def _not_spoken(self, sentence: str) -> str:
+        """For the log, which is not to hold what a caller is told."""
+        return f"A sentence of {len(sentence)} characters is not spoken: {self._voice}"
 
     def close(self) -> None:
         """Ends the thread, once what it is at is done."""

@@ -23,6 +23,7 @@ from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCa
 from spoken_intents.config import require
 from spoken_intents.errors import ProtocolError
 from spoken_intents.logs import in_call
+from spoken_intents.recordings import RecordingSettings
 from spoken_intents.session import SessionSettings, SpokenSession
 from spoken_intents.speech import SpeechSettings
 from spoken_intents.turns import Turn
@@ -46,8 +47,8 @@ LIMITS = (
 
 
 @dataclass(frozen=True)
-class ConnectionSettings(SessionSettings, SpeechSettings):
-    """How a conversation goes, how the bot speaks, and what a connection may cost.
+class ConnectionSettings(SessionSettings, SpeechSettings, RecordingSettings):
+    """How a conversation goes, how the bot speaks, whether callers are recorded, and what a connection may cost.
 
     Attributes:
         max_connections: Calls at the same time, of this channel and in this process; further ones are refused.
@@ -76,6 +77,7 @@ class ConnectionSettings(SessionSettings, SpeechSettings):
     def __post_init__(self) -> None:
         SessionSettings.__post_init__(self)
         SpeechSettings.__post_init__(self)
+        RecordingSettings.__post_init__(self)
         for name in LIMITS:
             require(getattr(self, name) > 0, f"{name} takes more than 0, got {getattr(self, name)}.")
         most = self.max_connections_per_address
@@ -86,7 +88,7 @@ class ConnectionInput(SpokenInput):
     """A channel whose calls are WebSockets."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
-        super().__init__(settings, settings, settings.audio_files)
+        super().__init__(settings, settings, settings, settings.audio_files)
         self.settings = settings
         self.places = Places(settings.max_connections, settings.max_connections_per_address)
 
@@ -110,7 +112,7 @@ class ConnectionCall(SpokenCall):
     """One WebSocket around one session. Channels say what the messages are: `admit`, `take`, `send_audio`, `refuse`."""
 
     def __init__(self, channel: ConnectionInput, request: Request, websocket: Any, on_new_message: OnNewMessage) -> None:
-        super().__init__(request.app, on_new_message, channel.name())
+        super().__init__(request.app, on_new_message, channel.name(), recorder=channel.recorder)
         self._input = channel
         self._settings = channel.settings
         self._request = request

@@ -30,6 +30,7 @@ class Handshake:
     language: Optional[str] = None
     sender: Optional[str] = None
     token: Optional[str] = field(default=None, repr=False)
+    record: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def parse(message: Union[str, bytes]) -> ClientMessage:
         raise ProtocolError("bad_json", "A text message takes JSON; this was none.") from None
     if not isinstance(fields, dict):
         raise ProtocolError("bad_json", f"A text message takes a JSON object; this was {type(fields).__name__}.")
-    if set(fields) <= {"sample_rate", "language", "sender", "token"}:
+    if set(fields) <= {"sample_rate", "language", "sender", "token", "record"}:
         return _handshake(fields)
     if len(fields) != 1:
         raise ProtocolError("unknown_field", f"Fields {_shown(fields)}: one of {KNOWN} at a time.")
@@ -128,7 +129,9 @@ def _handshake(fields: Any) -> Handshake:
         value = fields.get(name)
         if value is not None and not (isinstance(value, str) and 0 < len(value) <= most):
             raise ProtocolError("bad_handshake", f"{name} takes text of 1 to {most} characters.")
-    return Handshake(rate, fields.get("language"), fields.get("sender"), fields.get("token"))
+    if not isinstance(fields.get("record", True), bool):
+        raise ProtocolError("bad_handshake", "record takes true or false: whether the caller may be recorded.")
+    return Handshake(rate, fields.get("language"), fields.get("sender"), fields.get("token"), fields.get("record", True))
 
 
 def _from_base64(value: Any) -> bytes:

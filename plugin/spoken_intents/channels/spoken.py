@@ -5,6 +5,7 @@ import gc
 import logging
 import time
 import uuid
+from datetime import datetime, timezone
 from typing import Any, Awaitable, Callable, Coroutine, Dict, List, Optional, Set
 
 import numpy as np
@@ -19,10 +20,12 @@ from sanic.response import json as json_response
 from spoken_intents import metrics
 from spoken_intents import recognizer as recognizers
 from spoken_intents.action_answers import judge_schemas_once
+from spoken_intents.channels.stories import steps_since
 from spoken_intents.errors import UnwellError
 from spoken_intents.health import Probe
 from spoken_intents.logs import LogContext, name_calls
 from spoken_intents.recognizer import Recognizer
+from spoken_intents.recordings import About, Recorder, RecordingSettings
 from spoken_intents.segmenter import Segmenter
 from spoken_intents.session import Line, SessionSettings, SpokenSession
 from spoken_intents.speech import Speech, SpeechSettings, make_speech
@@ -69,22 +72,31 @@ def settle(app: Sanic) -> None:
         gc.freeze()
 
 
+def said_yes(consent: Optional[str]) -> bool:
+    """Whether a caller may be recorded by what a parameter ``record`` says: ``true``, or nothing."""
+    return consent is None or consent.strip().lower() == "true"
+
+
 class SpokenInput(InputChannel):
     """A channel of speech: what its calls share, and what ends with the server.
 
     Args:
         speech: How the bot speaks.
+        recordings: Whether callers are recorded.
         audio_files: Whether text may name files while this channel serves.
 
     Attributes:
         ending: Whether the server was told to end: no balancer may send it further calls.
     """
 
-    def __init__(self, settings: SessionSettings, speech: SpeechSettings, audio_files: bool = False) -> None:
+    def __init__(
+        self, settings: SessionSettings, speech: SpeechSettings, recordings: RecordingSettings, audio_files: bool = False
+    ) -> None:
         judge_schemas_once()
         name_calls()
         Segmenter(settings)  # a detector that is not installed is told now, not to the first caller
         self.speech: Optional[Speech] = make_speech(speech)  # likewise a voice
+        self.recorder = Recorder(recordings) if recordings.recordings else None  # likewise a directory
         self.workers = Workers()
         self._audio_files = audio_files
         self.ending = False
@@ -151,6 +163,8 @@ class SpokenInput(InputChannel):
             settle(app)
             if not self._audio_files:
                 hand_off.serve(self)
+            if self.recorder is not None:
+                self.recorder.start()
             if not hasattr(app.ctx, "spoken_inputs"):
                 app.ctx.spoken_inputs = []
             app.ctx.spoken_inputs.append(self)
@@ -188,6 +202,8 @@ class SpokenInput(InputChannel):
         self.workers.shutdown(wait=False)
         if self.speech is not None:
             self.speech.close()
+        if self.recorder is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.recorder.close)
 
 
 class SpokenCall(Line):
@@ -196,14 +212,18 @@ class SpokenCall(Line):
     Args:
         channel: The channel, by name, for Rasa.
         counted_as: The channel, in metrics.
+        recorder: Keeps what the caller says.
 
     Attributes:
         sender: The conversation; as the call itself where nobody says another.
         metadata: What is known of the call, for the tracker.
         log: How the log names it.
+        may_record: Whether the caller has nothing against being recorded.
     """
 
-    def __init__(self, app: Sanic, on_new_message: OnNewMessage, channel: str, counted_as: str = "") -> None:
+    def __init__(
+        self, app: Sanic, on_new_message: OnNewMessage, channel: str, counted_as: str = "", recorder: Optional[Recorder] = None
+    ) -> None:
         self.id = uuid.uuid4().hex
         self.sender = self.id
         self.metadata: Dict[str, Any] = {"call_id": self.id}
@@ -212,6 +232,9 @@ class SpokenCall(Line):
         self._on_new_message = on_new_message
         self.channel = channel
         self.counted_as = counted_as or channel
+        self.may_record = True
+        self._recorder = recorder
+        self._told_until = time.time()  # what happened until then is in the recordings before
         self._previous: Optional[Turn] = None
         self.session: SpokenSession
 
@@ -245,7 +268,39 @@ class SpokenCall(Line):
         if self._previous:
             metadata["previous_turn"] = {**self._previous.record(), **self._previous.latency()}
         self._previous = turn
-        await self._on_new_message(UserMessage(turn.text, output, self.sender, input_channel=self.channel, metadata=metadata))
+        await self.give(turn, UserMessage(turn.text, output, self.sender, input_channel=self.channel, metadata=metadata))
+
+    async def give(self, turn: Turn, message: UserMessage) -> None:
+        """Gives Rasa a turn as a message; whatever becomes of it, what was said is recorded, where that is wanted."""
+        try:
+            await self._on_new_message(message)
+        finally:
+            if self._recorder is not None and self.may_record and turn.recognition and turn.utterance:
+                about = About(
+                    sender=self.sender,
+                    call_id=self.id,
+                    channel=self.channel,
+                    turn=turn.number,
+                    time=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+                    intent=turn.recognition.intent,
+                    confidence=round(turn.recognition.confidence, 4),
+                    reference=turn.text,
+                    steps=await self._steps(),
+                )
+                self._recorder.record(turn.utterance.samples, about)
+
+    async def _steps(self) -> List[Dict[str, Any]]:
+        """What happened since the last recording; nothing where the tracker cannot be had."""
+        agent = agent_of(self._app)
+        try:
+            tracker = await agent.tracker_store.retrieve(self.sender) if agent else None
+            if agent is None or agent.domain is None or tracker is None:
+                return []
+            steps, self._told_until = steps_since(tracker, self._told_until, agent.domain)
+            return steps
+        except Exception:  # a turn is worth more than its story
+            logger.exception("Call %s: a turn is recorded without what the bot did.", self.id)
+            return []
 
     # ------------------------------------------------ the caller's side; what a channel has not got does nothing
 

@@ -23,7 +23,7 @@ from spoken_intents import metrics
 from spoken_intents.audio import float_to_mulaw
 from spoken_intents.channels import twilio_protocol as protocol
 from spoken_intents.channels.connection import ConnectionCall, ConnectionInput, ConnectionSettings
-from spoken_intents.channels.spoken import OnNewMessage
+from spoken_intents.channels.spoken import OnNewMessage, said_yes
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import ProtocolError
 from spoken_intents.turns import Turn
@@ -35,6 +35,8 @@ ADDRESS = re.compile(r"[\w.:\[\]/%~-]{1,500}", re.ASCII)
 GIVE_WAY_MS = 1_000  # to say goodbye in
 MAX_FORM_BYTES = 65_536  # Twilio sends about 1,000
 KNOWN = {"From": "caller", "To": "callee", "Direction": "direction", "language": "language"}  # parameter -> metadata
+
+RECORD = "record"  # the parameter by which callers refuse to be recorded
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,8 @@ class _TwilioCall(ConnectionCall):
         logger.info("It is Twilio's call %s.", start.call_id)
         self.id = self.sender = self.log.call = start.call_id
         self._stream_id = start.stream_id
-        parameters = {name: value for name, value in start.parameters.items() if name not in (*KNOWN, protocol.TOKEN)}
+        parameters = {name: value for name, value in start.parameters.items() if name not in (*KNOWN, RECORD, protocol.TOKEN)}
+        self.may_record = said_yes(start.parameters.get(RECORD))
         known = {ours: start.parameters.get(theirs) for theirs, ours in KNOWN.items()}
         self.metadata = {"call_id": start.call_id, "stream_id": start.stream_id, **known, "parameters": parameters}
         self._channel.begin(self)

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Union
 
 import numpy as np
 from rasa.core.channels.channel import CollectingOutputChannel, UserMessage
-from sanic import Blueprint, Sanic
+from sanic import Blueprint
 from sanic.request import Request
 from sanic.response import HTTPResponse
 from sanic.response import json as json_response
@@ -42,7 +42,7 @@ from spoken_intents.channels.protocol import (
     Typed,
     parse,
 )
-from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, recognizer_of, settle
+from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, recognizer_of, said_yes, settle
 from spoken_intents.channels.upload import FORM_BYTES, form_of, hang_up_behind, read_body
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import AudioError, ProtocolError
@@ -175,10 +175,12 @@ class VoiceInput(ConnectionInput):
         is_form = content_type.startswith("multipart/form-data")
         most = self.settings.max_upload_bytes
         body, sender = await read_body(request, most + FORM_BYTES if is_form else most), request.args.get("sender")
+        consent = request.args.get("record")
         if is_form:
             form = form_of(body, content_type)
             body = form.get("audio", b"")
             sender = sender or form.get("sender", b"").decode(errors="replace")
+            consent = consent or form.get("record", b"").decode(errors="replace") or None
             if len(body) > most:
                 raise ProtocolError("too_large", f"{len(body)} bytes: at most {most} are taken.", 4413)
         if not body:
@@ -192,8 +194,8 @@ class VoiceInput(ConnectionInput):
                 samples = await asyncio.to_thread(read_audio, io.BytesIO(body), longest_s, "The recording")
         except AudioError as error:
             raise ProtocolError("bad_audio", str(error)) from None
-        answers = _Recording(request.app, on_new_message, self.name(), RECORDING)
-        answers.sender = sender
+        answers = _Recording(request.app, on_new_message, self.name(), RECORDING, self.recorder)
+        answers.sender, answers.may_record = sender, said_yes(consent)
         with in_call(answers.log):
             await self._hear_out(samples, answers)
         return json_response(answers.messages)
@@ -221,8 +223,8 @@ def _refusal(error: ProtocolError, counted_as: str) -> HTTPResponse:
 class _Recording(SpokenCall):
     """An uploaded recording: collects the bot's messages of all its turns."""
 
-    def __init__(self, app: Sanic, on_new_message: OnNewMessage, channel: str, counted_as: str) -> None:
-        super().__init__(app, on_new_message, channel, counted_as)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.messages: List[Dict[str, Any]] = []
 
     async def converse(self, turn: Turn) -> None:
@@ -230,7 +232,7 @@ class _Recording(SpokenCall):
         spoken = turn.spoken()
         metadata = {**self.metadata, "turn": turn.number, "spoken": spoken}
         message = UserMessage(turn.text, output, self.sender, input_channel=self.channel, metadata=metadata)
-        await self._on_new_message(message)
+        await self.give(turn, message)
         messages = output.messages
         if not messages or not isinstance(messages[0].get("custom", {}), dict):
             messages = [{"recipient_id": self.sender}, *messages]
@@ -298,6 +300,7 @@ class _Call(ConnectionCall):
         assert self._grant is not None, "no message is taken of somebody who was not let in"
         sender = self._grant.conversation(handshake.sender)
         self.sender = sender or self.id
+        self.may_record = handshake.record
         self.metadata["language"] = handshake.language
         if self._settings.initial_message and not (sender and await self.is_known(sender)):
             await self.session.type(self._settings.initial_message)

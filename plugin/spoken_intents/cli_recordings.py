@@ -1,0 +1,114 @@
+"""``spoken-intents recordings``: what was kept of calls, found again, removed, or made a test story."""
+
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from spoken_intents.errors import AudioError, DataError
+from spoken_intents.recordings import Recording, read_recording, recording_files
+
+typed = typer.Typer(help="What was kept of calls: see it, remove it, make it a test story.", no_args_is_help=True)
+console = Console()
+DIRECTORY = typer.Option(Path("recordings"), help="Where they are: the channel's setting recordings.")
+
+
+@typed.command("list")
+def list_recordings(
+    directory: Path = DIRECTORY,
+    sender: str = typer.Option("", help="Only those of this conversation."),
+    call: str = typer.Option("", help="Only those of this call."),
+) -> None:
+    """Print every recording and what is known of it, the oldest first."""
+    found, unreadable = _read(directory)
+    table = Table(box=None)
+    for title in ("recording", "time", "call", "sender", "turn", "intent", "seconds"):
+        table.add_column(title, overflow="fold")
+    for one in found:
+        about = one.about
+        if sender in ("", about.sender) and call in ("", about.call_id):
+            shown = (str(one.file), about.time, about.call_id, about.sender, str(about.turn))
+            table.add_row(*map(escape, (*shown, f"{about.intent} {about.confidence:.0%}", f"{one.seconds:.1f}")))
+    console.print(table)
+    _tell_unreadable(unreadable)
+
+
+@typed.command()
+def delete(
+    sender: str = typer.Option(..., help="Whose: the conversation's name, as [bold]list[/] shows it."),
+    directory: Path = DIRECTORY,
+) -> None:
+    """Remove every recording of one sender. What Rasa's tracker store holds of them is not touched."""
+    found, unreadable = _read(directory)
+    theirs = [one.file for one in found if one.about.sender == sender]
+    for file in theirs:
+        file.unlink(missing_ok=True)
+    console.print(f"{len(theirs)} recordings removed.")
+    _tell_unreadable(unreadable)
+
+
+@typed.command()
+def story(
+    call: str = typer.Argument(..., help="The call's id, as [bold]list[/] and the log show it."), directory: Path = DIRECTORY
+) -> None:
+    """Print a call as a test story for [bold]rasa test core[/]: what was said, what it was heard as, what the bot did.
+
+    Correct the intents where the call was misheard. The clips are named where they lie, in the directory above: it has to be
+    among SpokenIntentClassifier's audio_directories, and recordings are removed when they are old. Copy those to keep.
+
+    [dim]spoken-intents recordings story 5c1e... > tests/test_call.yml[/]
+    """
+    found, unreadable = _read(directory)
+    turns = [one for one in found if one.about.call_id == call]
+    if not turns:
+        raise DataError(f"{directory} holds no recording of a call {call}. `spoken-intents recordings list` shows all.")
+    _tell_unreadable(unreadable)
+    steps = [step for turn in turns for step in steps_of(turn)]
+    if any(str(step.get("user", "")).startswith("live/") for step in steps):
+        Console(stderr=True).print("A turn was not recorded: the story names it by live/, and cannot be replayed as it is.")
+    told = {"version": "3.1", "stories": [{"story": f"call {call}", "steps": steps}]}
+    print(yaml.dump(told, Dumper=_Dumper, sort_keys=False, allow_unicode=True), end="")  # not for a terminal's width
+
+
+def steps_of(turn: Recording) -> List[Dict[str, Any]]:
+    """A story's steps from the recording before up to the answer to this one, which is named by its file."""
+    clip = _Block(f"{turn.file.as_posix()}\n")
+    spoken = {"user": clip, "intent": turn.about.intent}
+    steps = [{**step, "user": clip} if step.get("user") == turn.about.reference else step for step in turn.about.steps]
+    return steps if any(step.get("user") is clip for step in steps) else [*steps, spoken]
+
+
+def _read(directory: Path) -> Tuple[List[Recording], List[Path]]:
+    if not directory.is_dir():
+        raise DataError(f"{directory}: no such directory. Name the one of the channel's setting recordings with --directory.")
+    found: List[Recording] = []
+    unreadable: List[Path] = []
+    for file in recording_files(directory):
+        try:
+            found.append(read_recording(file))
+        except AudioError:
+            if file.exists():  # else it was removed meanwhile
+                unreadable.append(file)
+    return found, unreadable
+
+
+def _tell_unreadable(files: List[Path]) -> None:
+    if files:
+        Console(stderr=True).print(
+            f"{len(files)} files are damaged, and were left as they are, such as {files[0]}.", soft_wrap=True
+        )
+
+
+class _Block(str):
+    """Text that YAML shows on a line of its own."""
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+_Dumper.add_representer(_Block, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|"))

@@ -1,0 +1,225 @@
+"""What callers said, kept on disk where that is wanted: a file for each turn, with what is known of it in its comment.
+
+    <recordings>/2026-05-12/142501120385-3f9a2c44d01b6e87.flac
+
+A recording is one file, so it is there with all that is known of it, or not at all. It is written in a thread: a disk that is
+full, slow or gone costs recordings, never a turn.
+"""
+
+import io
+import json
+import logging
+import queue
+import re
+import secrets
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+import soundfile
+
+from spoken_intents import metrics
+from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16
+from spoken_intents.config import require
+from spoken_intents.errors import AudioError
+from spoken_intents.files import PART, open_regular, require_directory, write_whole
+
+logger = logging.getLogger(__name__)
+
+WAITING = 64  # turns; a disk that is further behind loses the next ones
+SWEEP_S = 3600  # how often it is looked for what is too old
+PART_S = 60  # a file that is not whole by then was left by a process that was killed
+FINISH_S = 5  # how long the end of a server waits for what is still to be written
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_NAME = re.compile(r"\d{12}-[0-9a-f]{16}\.flac")
+_PART = re.compile(rf"\.{_NAME.pattern}\.\d+{re.escape(PART)}")
+
+
+@dataclass(frozen=True)
+class RecordingSettings:
+    """Whether callers are recorded.
+
+    Attributes:
+        recordings: Directory for what callers said; empty: nothing is kept.
+        recordings_mb: Most it may hold; the oldest go first.
+        recordings_days: How long recordings are kept at most.
+    """
+
+    recordings: str = ""
+    recordings_mb: int = 1_000
+    recordings_days: int = 30
+
+    def __post_init__(self) -> None:
+        require(1 <= self.recordings_mb <= 10_000_000, f"recordings_mb takes 1 to 10000000, got {self.recordings_mb}.")
+        require(1 <= self.recordings_days <= 3650, f"recordings_days takes 1 to 3650, got {self.recordings_days}.")
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a recording.
+
+    Attributes:
+        turn: Its number among the call's turns, typed ones included, from 1.
+        time: When the turn was answered: ISO 8601, UTC.
+        intent: What was heard, with `confidence`.
+        reference: What Rasa was given, which `steps` calls it.
+        steps: What happened since the recording before, in the steps of a Rasa test story, this turn and its answer included.
+    """
+
+    sender: str
+    call_id: str
+    channel: str
+    turn: int
+    time: str
+    intent: str
+    confidence: float
+    reference: str = ""
+    steps: List[Dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One that was found."""
+
+    file: Path
+    about: About
+    seconds: float
+
+
+def recording_files(directory: Path) -> List[Path]:
+    """Every recording in `directory`, the oldest first. Other files are nobody's business here."""
+    if not directory.is_dir():
+        return []
+    days = [folder for folder in directory.iterdir() if _DAY.fullmatch(folder.name) and folder.is_dir()]
+    return sorted(file for folder in days for file in folder.iterdir() if _NAME.fullmatch(file.name))
+
+
+def read_recording(file: Path) -> Recording:
+    """What is known of a recording; its audio is not decoded.
+
+    Raises:
+        AudioError: It is none, or damaged.
+    """
+    try:
+        with open_regular(file) as opened, soundfile.SoundFile(opened) as flac:
+            return Recording(file, About(**json.loads(flac.comment)), flac.frames / flac.samplerate)
+    except (OSError, soundfile.LibsndfileError, ValueError, TypeError) as error:
+        raise AudioError(f"{file}: is no recording of a call, or damaged ({error}).") from None
+
+
+class Recorder:
+    """Keeps what callers said. `record` may be called from any thread, and costs it nothing.
+
+    Raises:
+        ConfigError: The directory cannot be written to.
+    """
+
+    def __init__(self, settings: RecordingSettings) -> None:
+        self.directory = Path(settings.recordings)
+        require_directory("recordings", self.directory)
+        self._most_bytes = settings.recordings_mb * 2**20
+        self._days = settings.recordings_days
+        self._room = 0  # bytes that may be written before it is looked how many there are
+        self._failing = False
+        self._waiting: "queue.Queue[Optional[Tuple[np.ndarray, About]]]" = queue.Queue(WAITING)
+        self._thread = threading.Thread(target=self._work, name="recordings", daemon=True)  # a disk that hangs keeps nobody
+
+    def start(self) -> None:
+        """Begins to write, and to remove what is too old."""
+        self._thread.start()
+
+    def record(self, samples: np.ndarray, about: About) -> None:
+        """Has the samples (float32, 16 kHz) written; when too many wait already, they are not."""
+        try:
+            self._waiting.put_nowait((samples, about))
+        except queue.Full:
+            metrics.RECORDINGS.labels("dropped").inc()
+
+    def close(self) -> None:
+        """Writes what waits, for a few seconds at most, and ends."""
+        with suppress(queue.Full):
+            self._waiting.put(None, timeout=FINISH_S)
+        if self._thread.is_alive():
+            self._thread.join(FINISH_S)
+
+    # ------------------------------------------------ in the thread
+
+    def _work(self) -> None:
+        look_at = time.monotonic()
+        while True:
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + SWEEP_S
+                self._try(self._sweep)
+            try:
+                item = self._waiting.get(timeout=max(0.0, look_at - time.monotonic()))
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            metrics.RECORDINGS.labels("written" if self._try(self._write, *item) else "failed").inc()
+
+    def _try(self, work: Any, *arguments: Any) -> bool:
+        try:
+            work(*arguments)
+        except Exception as error:  # also what libsndfile says: nothing here is worth a thread that ends
+            if not self._failing:
+                logger.error(
+                    "Calls are not recorded in %s (%s). They go on; until it works again this is said once.",
+                    self.directory,
+                    error,
+                )
+            self._failing = True
+            return False
+        return True
+
+    def _write(self, samples: np.ndarray, about: About) -> None:
+        content = _encoded(samples, about)
+        if len(content) > self._room:
+            self._sweep(len(content))
+        now = datetime.now(timezone.utc)
+        folder = self.directory / f"{now:%Y-%m-%d}"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_whole(folder / f"{now:%H%M%S%f}-{secrets.token_hex(8)}.flac", content, durable=True)
+        self._room -= len(content)
+        self._failing = False
+
+    def _sweep(self, needed: int = 0) -> None:
+        """Removes what is too old, what killed processes left, and the oldest where there is no room for `needed` bytes more."""
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        today = datetime.now(timezone.utc).date()
+        for folder in self.directory.iterdir():
+            if _DAY.fullmatch(folder.name) and folder.is_dir():
+                self._sweep_day(folder, folder.name <= str(today - timedelta(days=self._days)))
+                if folder.name < str(today - timedelta(days=1)):
+                    with suppress(OSError):  # it is not empty
+                        folder.rmdir()
+        files = recording_files(self.directory)
+        sizes = [file.stat().st_size for file in files]
+        held = sum(sizes)
+        if held + needed > self._most_bytes:
+            for file, size in zip(files, sizes):
+                if held + needed <= 0.9 * self._most_bytes:
+                    break
+                file.unlink(missing_ok=True)
+                held -= size
+        # Other processes write there, too: so it is looked now and then.
+        self._room = max(needed, min(self._most_bytes - held, self._most_bytes // 20))
+
+    def _sweep_day(self, folder: Path, too_old: bool) -> None:
+        for file in folder.iterdir():
+            left = _PART.fullmatch(file.name) and time.time() - file.stat().st_mtime > PART_S
+            if left or (too_old and _NAME.fullmatch(file.name)):
+                file.unlink(missing_ok=True)
+
+
+def _encoded(samples: np.ndarray, about: About) -> bytes:
+    held = io.BytesIO()
+    with soundfile.SoundFile(held, "w", SAMPLE_RATE, 1, format="FLAC", subtype="PCM_16") as flac:
+        flac.comment = json.dumps(asdict(about))
+        flac.write(np.frombuffer(float_to_pcm16(samples), dtype="<i2"))
+    return held.getvalue()
