@@ -69,3 +69,9 @@ class ProtocolError(SpokenIntentsError):
         super().__init__(message)
         self.code = code
         self.close_code = close_code
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """What came from elsewhere, as an error may quote it, which ends up in logs: one line, and no more than helps."""
+    text = text if len(text) <= most else f"{text[:most]} ..."
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
@@ -10,7 +11,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from spoken_intents.audio import pcm16_to_float
-from spoken_intents.errors import AudioError, ProtocolError
+from spoken_intents.errors import AudioError, ProtocolError, one_line
 from spoken_intents.keys import MAX_KEYS
 from spoken_intents.utterances import is_audio_reference
 
@@ -19,6 +20,7 @@ MAX_SENDER = 200  # characters of a conversation's name
 MAX_TEXT = 1_000  # characters of a typed turn
 MAX_TOKEN = 4_096  # characters of what shows who calls
 KEYS = frozenset("0123456789*#ABCD")
+_HALF = re.compile("[\ud800-\udfff]")  # of a character, which JSON may hold and UTF-8 may not
 KNOWN = "audio, text, payload, commit (true), dtmf, speech (started, completed), marker"
 
 
@@ -117,21 +119,26 @@ def parse(message: Union[str, bytes]) -> ClientMessage:
 
 
 def _shown(fields: Any) -> str:
-    names = ", ".join(sorted(str(name)[:40] for name in fields)[:5])
-    return "".join(sign if sign.isprintable() else "?" for sign in names)  # it ends up in the log
+    return one_line(", ".join(sorted(str(name)[:40] for name in fields)[:5]))
 
 
 def _handshake(fields: Any) -> Handshake:
     rate = fields.get("sample_rate", 16_000)
     if isinstance(rate, bool) or rate not in SAMPLE_RATES:
-        raise ProtocolError("bad_sample_rate", f"sample_rate {str(rate)[:40]}: accepted are {', '.join(map(str, SAMPLE_RATES))}.")
+        shown = one_line(str(rate), 40)
+        raise ProtocolError("bad_sample_rate", f"sample_rate {shown}: accepted are {', '.join(map(str, SAMPLE_RATES))}.")
     for name, most in (("language", MAX_SENDER), ("sender", MAX_SENDER), ("token", MAX_TOKEN)):
         value = fields.get(name)
-        if value is not None and not (isinstance(value, str) and 0 < len(value) <= most):
-            raise ProtocolError("bad_handshake", f"{name} takes text of 1 to {most} characters.")
+        if value is not None and not (isinstance(value, str) and is_name(value, most)):
+            raise ProtocolError("bad_handshake", f"{name} takes text of 1 to {most} characters that can be printed.")
     if not isinstance(fields.get("record", True), bool):
         raise ProtocolError("bad_handshake", "record takes true or false: whether the caller may be recorded.")
-    return Handshake(rate, fields.get("language"), fields.get("sender"), fields.get("token"), fields.get("record", True))
+    return Handshake(int(rate), fields.get("language"), fields.get("sender"), fields.get("token"), fields.get("record", True))
+
+
+def is_name(text: str, most: int = MAX_SENDER) -> bool:
+    """Whether something can be called that, in logs and in databases: these hold neither NUL nor halves of characters."""
+    return 0 < len(text) <= most and text.isprintable()
 
 
 def _from_base64(value: Any) -> bytes:
@@ -149,7 +156,7 @@ def _audio(pcm: bytes) -> Audio:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT or _HALF.search(value):
         raise ProtocolError("bad_text", f"A typed turn takes 1 to {MAX_TEXT} characters of text.")
     if is_audio_reference(value.strip()):
         raise ProtocolError("bad_text", "A typed turn takes words; files are not read over this channel.")

@@ -40,6 +40,7 @@ from spoken_intents.channels.protocol import (
     Pressed,
     Speech,
     Typed,
+    is_name,
     parse,
 )
 from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, recognizer_of, said_yes, settle
@@ -185,8 +186,8 @@ class VoiceInput(ConnectionInput):
                 raise ProtocolError("too_large", f"{len(body)} bytes: at most {most} are taken.", 4413)
         if not body:
             raise ProtocolError("no_audio", "Send a WAV, FLAC or Ogg recording as the body, or as multipart field 'audio'.")
-        if sender and len(sender) > MAX_SENDER:
-            raise ProtocolError("bad_sender", f"sender takes at most {MAX_SENDER} characters.")
+        if sender and not is_name(sender):
+            raise ProtocolError("bad_sender", f"sender takes at most {MAX_SENDER} characters that can be printed.")
         sender = grant.conversation(sender or None) or uuid.uuid4().hex
         longest_s = self.settings.max_upload_ms / 1000
         try:
