@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any, Mapping, Optional, Type, TypeVar, get_args, get_origin, get_type_hints
 
-from spoken_intents.errors import ConfigError
+from spoken_intents.errors import ConfigError, one_line
 
 Settings = TypeVar("Settings")
 
@@ -24,7 +24,7 @@ def settings_from(cls: Type[Settings], values: Optional[Mapping[str, Any]], wher
     known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(str(key) for key in values if key not in known)
     if unknown:
-        raise ConfigError(f"{where}: unknown {', '.join(unknown)}. Allowed: {', '.join(sorted(known))}.")
+        raise ConfigError(f"{where}: unknown {one_line(', '.join(unknown))}. Allowed: {', '.join(sorted(known))}.")
     hints = get_type_hints(cls)
     secret = {field.name for field in fields(cls) if not field.repr}  # type: ignore[arg-type]
     for key in secret & set(values):
@@ -34,7 +34,7 @@ def settings_from(cls: Type[Settings], values: Optional[Mapping[str, Any]], wher
     try:
         return cls(**checked)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{where}: {one_line(str(error))}") from None
 
 
 def require(condition: bool, message: str) -> None:
@@ -46,18 +46,18 @@ def require(condition: bool, message: str) -> None:
 def _checked(value: Any, hint: Any, where: str) -> Any:
     if get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} takes a list, got {value!r}.")
+            raise ConfigError(f"{where} takes a list, got {value!r:.100}.")
         return tuple(_checked(item, get_args(hint)[0], where) for item in value)
     allowed = get_args(hint) or (hint,)  # Optional[int] -> (int, NoneType)
     if isinstance(value, bool) and bool not in allowed:
-        raise ConfigError(f"{where} takes {_names(allowed)}, got {value!r}.")
+        raise ConfigError(f"{where} takes {_names(allowed)}, got {value!r:.100}.")
     if float in allowed and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-5 as text
-        except ValueError:
+        except (ValueError, OverflowError):  # a whole number may be larger than any fraction
             pass
     if not isinstance(value, allowed):
-        raise ConfigError(f"{where} takes {_names(allowed)}, got {value!r}.")
+        raise ConfigError(f"{where} takes {_names(allowed)}, got {value!r:.100}.")
     return value
 
 

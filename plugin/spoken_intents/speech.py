@@ -26,7 +26,7 @@ import soxr
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.config import require
 from spoken_intents.errors import ConfigError
-from spoken_intents.files import write_whole
+from spoken_intents.files import is_file, write_whole
 from spoken_intents.reading import sentences
 
 logger = logging.getLogger(__name__)
@@ -110,8 +110,9 @@ class EspeakEngine:
 
     def _choose(self) -> None:
         assert self._library is not None
-        if self._library.espeak_SetVoiceByName(self._voice.encode()):
-            wanted = _EspeakVoice(languages=self._voice.encode())  # en-gb is a language, not a voice's name
+        name = self._voice.encode(errors="replace")
+        if self._library.espeak_SetVoiceByName(name):
+            wanted = _EspeakVoice(languages=name)  # en-gb is a language, not a voice's name
             if self._library.espeak_SetVoiceByProperties(ctypes.byref(wanted)):
                 raise ConfigError(f"voice: espeak has no {self._voice!r}. Take a language such as en-gb, or a variant: en-us+f3.")
 
@@ -162,7 +163,7 @@ class PiperEngine:
     """
 
     def __init__(self, voice: str) -> None:
-        if not Path(voice).is_file():
+        if not is_file(Path(voice)):
             raise ConfigError(
                 f"speech: piper needs a voice's file (voice: en_GB-alba-medium.onnx); {voice or 'nothing'} is none."
             )
@@ -208,7 +209,7 @@ def _engine_class(name: str) -> Callable[[str], Engine]:
         raise ConfigError(f"speech takes {known}, or an engine class by its dotted path; got {name!r}.")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the latter two: of names that no module can have
         raise ConfigError(f"speech: {name} cannot be imported ({error}). Known by name: {known}.") from None
 
 

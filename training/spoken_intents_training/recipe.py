@@ -122,7 +122,7 @@ def _written(recipe: Union[str, Mapping[str, Any]]) -> Tuple[Mapping[str, Any], 
         raise ConfigError(f"recipe {recipe!r}: neither a recipe's name ({', '.join(recipe_names())}) nor a file.")
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # PyYAML lets through what Python says of dates, numbers and depth that are none
         raise ConfigError(f"recipe {recipe!r}: not YAML ({error}).") from None
     if not isinstance(values, Mapping):
         raise ConfigError(f"recipe {recipe!r}: expected settings (name: value), got {type(values).__name__}.")

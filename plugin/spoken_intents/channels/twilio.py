@@ -59,11 +59,18 @@ class TwilioSettings(ConnectionSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        address = urlsplit(self.public_url)
         require(
-            not self.public_url or (address.scheme in ("https", "wss") and bool(address.netloc) and not address.query),
+            not self.public_url or _is_public(self.public_url),
             f"public_url takes an address such as https://bot.example, got {self.public_url!r}.",
         )
+
+
+def _is_public(url: str) -> bool:
+    try:
+        address = urlsplit(url)
+    except ValueError:  # such as half an IPv6 address
+        return False
+    return address.scheme in ("https", "wss") and bool(address.netloc) and not address.query
 
 
 class TwilioInput(ConnectionInput):
