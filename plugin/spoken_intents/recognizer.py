@@ -6,7 +6,6 @@ it came with, and a channel finds it there.
 
 import hashlib
 import json
-import math
 import mmap
 import os
 import platform
@@ -21,7 +20,7 @@ import numpy as np
 import onnxruntime
 
 from spoken_intents.audio import SAMPLE_RATE
-from spoken_intents.errors import ModelError
+from spoken_intents.errors import ModelError, one_line
 from spoken_intents.features import FrontEnd, log_mel
 from spoken_intents.files import open_regular
 from spoken_intents.remote import RemoteGraph, RemoteSettings
@@ -235,17 +234,17 @@ def read_model_json(directory: Path) -> Dict[str, Any]:
     try:
         front_end = FrontEnd(**described["front_end"])
     except (KeyError, TypeError) as error:
-        raise ModelError(f"{file}: 'front_end' is not understood ({error}). Train the model again.") from None
+        raise ModelError(f"{file}: 'front_end' is not understood ({one_line(str(error))}). Train the model again.") from None
     if type(front_end.n_mels) is not int or not 1 <= front_end.n_mels <= 256 or type(front_end.padded) is not bool:
-        raise ModelError(f"{file}: 'front_end' is not understood ({front_end}). Train the model again.")
+        raise ModelError(f"{file}: 'front_end' is not understood ({one_line(str(front_end))}). Train the model again.")
     if replace(front_end, n_mels=FrontEnd.n_mels, padded=FrontEnd.padded) != FrontEnd():
-        raise ModelError(f"{file}: made for another front end ({front_end}) than this version's.")
+        raise ModelError(f"{file}: made for another front end ({one_line(str(front_end))}) than this version's.")
     check_description(described, file)
     return described
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1e9
 
 
 def adds_int8_exactly() -> bool:
