@@ -5,16 +5,19 @@ English is read out; of other languages only the markup goes, as each reads its 
 
 import re
 import unicodedata
-from typing import List, Match
+from typing import List, Match, Optional
 
 LONGEST_SENTENCE = 400  # characters; a longer one is spoken in parts, so that its beginning need not wait for its end
 CURRENCIES = {"£": ("pound", "pence"), "$": ("dollar", "cents"), "€": ("euro", "cents"), "¥": ("yen", "")}
 CODES = {"GBP": "£", "USD": "$", "EUR": "€", "JPY": "¥"}
 MONTHS = "January February March April May June July August September October November December".split()
-_AMOUNT = re.compile(r"(?:([£$€¥])\s?|\b(GBP|USD|EUR|JPY)\s)(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d\d))?(?![\d.,]*\d)")
+# Figures are taken with all that may belong to them, then looked at: no text is gone through again and again.
+_AMOUNT = re.compile(r"(?:([£$€¥])\s?|\b(GBP|USD|EUR|JPY)\s)(\d[\d.,]*)")
+_MONEY = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d\d))?")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
 _DATE = re.compile(r"\b(\d{4})-(\d{2})-(\d{2})\b")
-_DIGITS = re.compile(r"(?<![\d.,£$€¥])(?<![£$€¥] )(?<!GBP |USD |EUR |JPY )\d{5,}(?![\d.,]*\d)")
+_FIGURES = re.compile(r"(?<![\d.,£$€¥])(?<![£$€¥] )(?<!GBP |USD |EUR |JPY )\d[\d.,]*")
+_DIGITS = re.compile(r"\d{5,}")
 _ENDS = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"')\]]))\s+")
 _GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
@@ -34,11 +37,11 @@ def sentences(text: str, language: str = "en") -> List[str]:
 
 def without_markup(text: str) -> str:
     """`text` without Markdown's signs, addresses of links, emoji and control characters."""
-    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)  # [words](address)
+    text = re.sub(r"!?\[([^\[\]]*)\]\([^()]*\)", r"\1", text)  # [words](address)
     text = re.sub(r"<[^<>]{0,200}>", " ", text)
     text = re.sub(r"\bhttps?://\S+", " ", text)
-    text = re.sub(r"^\s*(?:#+|[-*+•]|>)\s+", "", text, flags=re.M)
-    text = re.sub(r"(\*\*|__|\*|`+|~~)(?=\S)(.+?)(?<=\S)\1", r"\2", text)
+    text = re.sub(r"^[^\S\n]*(?:#+|[-*+•]|>)[^\S\n]+", "", text, flags=re.M)
+    text = re.sub(r"(\*\*|__|\*|`{1,3}|~~)(?=\S)(.{1,200}?)(?<=\S)\1", r"\2", text)
     # Symbols, other than those of currencies and arithmetic, are pictures: So, Sk, and what joins them.
     return "".join(
         " " if unicodedata.category(sign) in ("So", "Sk", "Cf", "Cc", "Co", "Cs") and sign != "\n" else sign for sign in text
@@ -49,7 +52,7 @@ def read_out(text: str) -> str:
     """Amounts, dates, IBANs and long numbers of an English text in the words that people use for them."""
     text = _IBAN.sub(_iban, text)
     text = _DATE.sub(_date, text)
-    text = _DIGITS.sub(lambda found: _one_by_one(found[0]), text)
+    text = _FIGURES.sub(_one_by_one, text)
     return _GROUPED.sub("", _AMOUNT.sub(_amount, text))
 
 
@@ -64,8 +67,16 @@ def _date(found: Match[str]) -> str:
 
 
 def _amount(found: Match[str]) -> str:
-    sign, code, whole, hundredths = found.groups()
-    name, small = CURRENCIES[sign or CODES[code]]
+    sign, code, figures = found.groups()
+    money = _MONEY.fullmatch(figures.rstrip(".,"))
+    if money is None:
+        return found[0]
+    whole, hundredths = money.groups()
+    return _worth(sign or CODES[code], whole, hundredths) + figures[money.end() :]
+
+
+def _worth(sign: str, whole: str, hundredths: Optional[str]) -> str:
+    name, small = CURRENCIES[sign]
     number = whole.replace(",", "")
     words = f"{number} {name}" if number == "1" or name == "yen" else f"{number} {name}s"
     if not hundredths or hundredths == "00" or not small:
@@ -73,9 +84,12 @@ def _amount(found: Match[str]) -> str:
     return f"{int(hundredths)} {small}" if number == "0" else f"{words} {int(hundredths)}"
 
 
-def _one_by_one(digits: str) -> str:
-    """In threes, as telephone and account numbers are said."""
-    return ", ".join(" ".join(digits[start : start + 3]) for start in range(0, len(digits), 3))
+def _one_by_one(found: Match[str]) -> str:
+    """Long ones in threes, as telephone and account numbers are said."""
+    digits = found[0].rstrip(".,")
+    if not _DIGITS.fullmatch(digits):
+        return found[0]
+    return ", ".join(" ".join(digits[start : start + 3]) for start in range(0, len(digits), 3)) + found[0][len(digits) :]
 
 
 def _pieces(sentence: str) -> List[str]:
