@@ -34,6 +34,7 @@ ENCODINGS = frozenset(
 UNDERSTOOD = "WAV, FLAC, Ogg and MP3 are understood."
 MIN_FILE_RATE, MAX_FILE_RATE = 4_000, 192_000  # Hz; what recorders write. A header can claim a million times more.
 MAX_FILE_CHANNELS = 8
+LOUDEST = 2.0**31  # of a file's samples: some hold whole numbers as fractions
 MULAW_BIAS, MULAW_CLIP = 132, 32_635  # G.711's, on the scale of 16-bit PCM
 BLOCK_SAMPLES = 65_536  # decoded at a time, of each channel
 SINC_SAMPLES = 16  # of the lower rate, that a stream's resampler looks ahead and back: 2 ms at 8 kHz
@@ -106,7 +107,7 @@ def read_audio(source: Union[str, Path, BinaryIO], max_seconds: float, name: str
     name = name or str(source)
     try:
         with open_regular(source) if isinstance(source, (str, Path)) else nullcontext(source) as stream:
-            with soundfile.SoundFile(_sniffed(stream, max_seconds, name)) as file:
+            with soundfile.SoundFile(_Steady(_sniffed(stream, max_seconds, name))) as file:
                 sample_rate = file.samplerate
                 _refuse_header(file, name)
                 mono = _read_mono(file, int(max_seconds * sample_rate) + 1)
@@ -116,7 +117,7 @@ def read_audio(source: Union[str, Path, BinaryIO], max_seconds: float, name: str
         raise AudioError(f"{name}: cannot be read as audio ({reason}). {UNDERSTOOD}") from None
     if len(mono) > max_seconds * sample_rate:
         raise AudioError(f"{name}: longer than {max_seconds:g} s, the most that is taken here. Cut it into utterances.")
-    if not np.isfinite(mono).all():
+    if not np.abs(mono).max(initial=0) <= LOUDEST:  # which what is no number is not, either
         raise AudioError(f"{name}: holds samples that are no numbers.")
     if len(mono) and sample_rate != SAMPLE_RATE:
         mono = soxr.resample(mono, sample_rate, SAMPLE_RATE).astype(np.float32, copy=False)
@@ -149,6 +150,23 @@ def _sniffed(stream: BinaryIO, max_seconds: float, name: str) -> BinaryIO:
     return stream
 
 
+class _Steady:
+    """A stream for libsndfile: where a damaged header has it seek to before the beginning it stays where it is, as in C.
+
+    An exception would be printed with all its lines, once for every such header.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.read, self.readinto, self.tell = stream.read, stream.readinto, stream.tell  # type: ignore[attr-defined]
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._stream.seek(offset, whence)
+        except (OSError, ValueError):
+            return self.tell()
+
+
 def _refuse_header(file: soundfile.SoundFile, name: str) -> None:
     if not MIN_FILE_RATE <= file.samplerate <= MAX_FILE_RATE:
         raise AudioError(
@@ -167,7 +185,8 @@ def _read_mono(file: soundfile.SoundFile, most: int) -> np.ndarray:
         block = file.read(min(BLOCK_SAMPLES, most), dtype="float32", always_2d=True)
         if len(block) == 0:
             break
-        blocks.append(block.mean(axis=1))
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large, or no number, is refused as a whole
+            blocks.append(block.mean(axis=1))
         most -= len(block)
     return np.concatenate(blocks)
 
