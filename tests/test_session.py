@@ -1,8 +1,9 @@
 """One spoken conversation with a scripted recognizer and Rasa: order, dropping, closing, failing."""
 
 import asyncio
+import gc
 import threading
-from typing import Any, Awaitable, Callable, Iterator, List, Optional, Tuple
+from typing import Any, AsyncIterator, Awaitable, Callable, Iterator, List, Optional, Tuple
 
 import numpy as np
 import pytest
@@ -459,6 +460,25 @@ def test_close_while_a_model_listens_gives_rasa_no_turn(workers: Workers) -> Non
     assert caller.heard("started") == caller.heard("rasa") == caller.heard() == []
 
 
+def test_close_while_a_turn_waits_for_the_bots_last_word_gives_rasa_no_turn(workers: Workers) -> None:
+    class Mute:
+        async def speak(self, text: str) -> AsyncIterator[np.ndarray]:
+            await asyncio.Event().wait()
+            yield np.zeros(0, dtype=np.float32)
+
+    async def main() -> None:
+        caller = Caller()
+        session = opened(caller, workers, speech=Mute())
+        await session.say("This call is recorded.", may_interrupt=False)
+        await session.type("hello")
+        await settle()
+        assert caller.heard("started") == []
+        await asyncio.wait_for(session.close(), PATIENCE_S)
+        assert caller.heard("started") == caller.heard("rasa") == []
+
+    asyncio.run(main())
+
+
 def test_an_uploader_who_leaves_while_waiting_does_not_tear_rasas_turn(workers: Workers) -> None:
     answered = []
 
@@ -527,6 +547,26 @@ def test_a_model_that_fails_is_told_too(workers: Workers) -> None:
     caller = run(scenario, Caller(), ScriptedRecognizer(before), workers)
     assert caller.failures == ["This turn could not be answered (RuntimeError)."]
     assert caller.heard() == ["", "intent_1"]  # what failed is over, too
+
+
+def test_a_model_that_failed_in_a_pause_that_was_none_is_no_news(workers: Workers) -> None:
+    """Nobody waits for that answer: the log would have its exception without a turn, as never retrieved."""
+    told: List[Any] = []
+
+    def broken() -> None:
+        raise RuntimeError("broken model")
+
+    async def scenario(session: SpokenSession) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        await session.hear(said(1)[: 8 * WINDOW])
+        while not session._ahead.done:
+            await asyncio.sleep(0.001)
+        await session.hear(said(1)[: 5 * WINDOW])
+        await session.close()
+
+    run(scenario, Caller(), ScriptedRecognizer(broken), workers)
+    gc.collect()
+    assert told == []
 
 
 def test_an_utterance_that_rasa_did_not_take_is_let_go(workers: Workers) -> None:

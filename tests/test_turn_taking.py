@@ -341,6 +341,40 @@ def test_an_answer_that_may_not_be_interrupted_is_played_to_its_end(workers: Wor
     assert bot.turns[1].interrupted is None and bot.played_samples == 4 * SAMPLE_RATE
 
 
+def test_what_is_to_be_heard_to_its_end_is_said_though_the_caller_interrupted_what_was_before(workers: Workers) -> None:
+    """Held before it was there: the bot would say nothing any more, for the rest of the call."""
+    interrupted, spoken = asyncio.Event(), asyncio.Event()
+
+    class Announcing(Bot):
+        async def converse(self, turn: Turn) -> None:
+            await super().converse(turn)
+            if self._name(turn) == "intent_1":
+                await interrupted.wait()
+                await self.session.say("This call is recorded.", may_interrupt=False)
+
+    class Slow(ScriptedSpeech):
+        async def speak(self, text: str) -> AsyncIterator[np.ndarray]:
+            await spoken.wait()
+            async for samples in super().speak(text):
+                yield samples
+
+    async def scenario(bot: Bot, session: SpokenSession) -> None:
+        await session.hear(said(1))
+        await until(lambda: bool(bot.heard("rasa")))
+        await session.hear(lasting(2)[:LONG])
+        assert bot.heard("clear") == [None]
+        interrupted.set()
+        await session.hear(silence(200))
+        await settle()
+        spoken.set()
+        await until(lambda: len(bot.turns) == 2)
+
+    speech = Slow()
+    bot = converse(scenario, Announcing({"intent_1": "A long answer.", "intent_2": "Afterwards."}), workers, speech=speech)
+    assert speech.spoken == ["A long answer.", "This call is recorded.", "Afterwards."]
+    assert bot.heard() == ["intent_1", "intent_2"]
+
+
 def test_what_was_still_to_be_said_is_dropped_with_the_rest(workers: Workers) -> None:
     """The engine is at the second sentence when the caller interrupts the first."""
     go_on = asyncio.Event()

@@ -32,7 +32,7 @@ class Ahead:
 
     def _ask(self, recognizer: Recognizer, pause: SpeechPaused, asked: "Future[Recognition]") -> None:
         self._question, self._told = _Question(recognizer, pause, asked), False
-        self._answer = asyncio.wrap_future(asked)
+        self._answer = answer_to(asked)
 
     def cancel(self) -> None:
         """Speech went on, or nobody listens any more: what is not begun yet is not begun at all."""
@@ -84,6 +84,13 @@ class _Question(NamedTuple):
     recognizer: Recognizer
     pause: SpeechPaused
     asked: "Future[Recognition]"
+
+
+def answer_to(asked: "Future[Recognition]") -> "asyncio.Future[Recognition]":
+    """What was asked of `Workers`, to be awaited, or not: speech goes on, callers leave. Nobody is told then that it failed."""
+    answer = asyncio.wrap_future(asked)
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return answer
 
 
 def _result(answer: "asyncio.Future[Recognition]") -> Optional[Recognition]:

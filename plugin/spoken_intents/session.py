@@ -20,7 +20,7 @@ from typing import Iterable, List, NamedTuple, Optional, Protocol, Tuple, Union
 import numpy as np
 
 from spoken_intents import keys, logs
-from spoken_intents.ahead import Ahead, Answer
+from spoken_intents.ahead import Ahead, Answer, answer_to
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.config import require
 from spoken_intents.recognizer import Recognition, Recognizer
@@ -249,7 +249,7 @@ class SpokenSession:
 
     async def say(self, text: str, may_interrupt: bool = True) -> None:
         """Speaks a message of the bot, after those before it."""
-        if self._closing:
+        if self._closing or self._hung_up:
             return
         self._said.append((text, may_interrupt and self._settings.barge_in))
         await self._speaker.say(*self._said[-1])
@@ -261,13 +261,14 @@ class SpokenSession:
     def hang_up(self) -> None:
         """Ends the call when everything is answered and played. What the caller says from now on is not heard."""
         self._hanging_up = True
+        self._ahead.cancel()
 
     # ------------------------------------------------ listening
 
     async def _handle(self, events: Iterable[Event]) -> None:
         self._came_at, self._waited = time.perf_counter(), False
         for event in events:
-            if self._hanging_up:
+            if self._hanging_up or self._closing:
                 continue  # the rest of the events still moves the clock
             if isinstance(event, SpeechStarted):
                 self._over_bot, self._sustained = self._speaker.sounding, False
@@ -318,6 +319,8 @@ class SpokenSession:
 
     async def _watch(self) -> None:
         """What is due because time has passed."""
+        if self._closing:
+            return
         now = self._segmenter.now
         await self._put_keys(self._keys.due(now))
         if self._hanging_up and not self._unanswered:
@@ -339,7 +342,7 @@ class SpokenSession:
             await self._ask_again()
 
     async def _leave(self) -> None:
-        self._hanging_up = True
+        self.hang_up()
         if not self._hung_up and not self._closing:
             self._hung_up = True
             await self._line.hang_up()
@@ -404,11 +407,13 @@ class SpokenSession:
         if heard is not None and not await self._accept(turn, heard):
             await self._speaker.go_on()
             return await self._speaker.sent()
-        if self._closing:
-            return
         if self._speaker.may_interrupt:
             turn.interrupted = await self._speaker.break_off()
+        else:
+            await self._speaker.go_on()  # held before what is to be heard to its end was there to be said
         await self._speaker.sent()
+        if self._closing:
+            return
         await self._begin(turn)
         await self._line.tell(TurnStarted(turn))
         began = time.perf_counter()
@@ -450,7 +455,7 @@ class SpokenSession:
         except Exception:  # a turn that fails says so in its place
             return False
         why_not = self._why_not(recognition, heard)
-        if why_not is None:
+        if why_not is None or self._closing:
             return False
         await self._line.tell(why_not)
         await self._speaker.go_on()
@@ -481,7 +486,7 @@ class SpokenSession:
 
     def _classify(self, utterance: Utterance) -> Answer:
         recognizer = self._assistant.recognizer()
-        return None if recognizer is None else asyncio.wrap_future(self._workers.submit(recognizer.classify, utterance.samples))
+        return None if recognizer is None else answer_to(self._workers.submit(recognizer.classify, utterance.samples))
 
     async def _end(self, turn: Turn) -> None:
         """The turn is over for the channel once its last audio is sent, or held because the caller interrupts."""
