@@ -1,5 +1,5 @@
 # One verb for each job. `make demo` is the place to begin.
-.PHONY: setup demo demo-short talk test test-all test-assistant check bench bench-quick reproduce corpus lock audit clean
+.PHONY: setup demo demo-short talk test test-all fuzz test-assistant check bench bench-quick reproduce corpus lock audit clean
 
 PYTHON := .venv/bin/python
 
@@ -20,6 +20,9 @@ test: setup       ## the fast tests
 
 test-all: setup   ## every test whose needs are met
 	@$(PYTHON) -m pytest
+
+fuzz: setup       ## a million cases on everything that reads what others write; counts go to benchmarks/results/fuzz.json
+	@$(PYTHON) -m pytest tests/test_fuzz_*.py --hypothesis-profile long
 
 test-assistant: setup ## the assistant's own tests, on speech, by Rasa's test commands
 	@bash scripts/test_assistant.sh

@@ -6,12 +6,14 @@ import shutil
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List
+from typing import Any, Dict, Iterator, List
 
+import fuzzing
 import numpy as np
 import pytest
 import soundfile
 import yaml
+from hypothesis import settings
 
 from assistant import BIN, PROJECT, QUIET, ROOT, Assistant
 from chromium import CHROMIUM
@@ -45,6 +47,22 @@ TELEPHONE = {  # a minute of a call in a second or two, so it may come much fast
     "max_messages_per_second": 100_000,
 }
 LEAVE = {"text": "Bye. Thank you for calling.", "custom": {"hangup": True}, "channel": "twilio_media_streams"}
+
+
+settings.load_profile("fast")  # unless --hypothesis-profile says otherwise
+
+
+def pytest_runtest_logfinish() -> None:
+    """Keeps how many cases each fuzz test of a long run has had, also where that is cut off."""
+    if settings.get_current_profile_name() == "long":
+        fuzzing.report()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """After a long run: how many cases each fuzz test has had."""
+    if settings.get_current_profile_name() == "long":
+        terminalreporter.section("cases")
+        terminalreporter.write_line("\n".join(fuzzing.report()))
 
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
