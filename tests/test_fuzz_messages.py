@@ -29,9 +29,22 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 # ---------------------------------------------------------------- the voice channel
 
-FIELDS = ["sample_rate", "language", "sender", "audio", "text", "payload", "commit", "dtmf", "speech", "marker"]
+FIELDS = [
+    "sample_rate",
+    "language",
+    "sender",
+    "token",
+    "record",
+    "audio",
+    "text",
+    "payload",
+    "commit",
+    "dtmf",
+    "speech",
+    "marker",
+]
 VALID = [
-    {"sample_rate": 8000, "language": "en", "sender": "anna"},
+    {"sample_rate": 8000, "language": "en", "sender": "anna", "token": "abc", "record": True},
     {"audio": base64.b64encode(bytes(640)).decode()},
     {"text": "hello"},
     {"payload": "/greet"},
@@ -50,6 +63,7 @@ def assert_within_bounds(message: protocol.ClientMessage) -> None:
         assert type(message.sample_rate) is int and message.sample_rate in protocol.SAMPLE_RATES
         for name in (message.language, message.sender):
             assert name is None or (0 < len(name) <= protocol.MAX_SENDER and name.isprintable())
+        assert message.token is None or 0 < len(message.token) <= protocol.MAX_TOKEN
     elif isinstance(message, protocol.Audio):
         assert message.samples.dtype == np.float32 and message.samples.ndim == 1
         assert np.all(np.abs(message.samples) <= 1)

@@ -23,6 +23,7 @@ from spoken_intents.load_report import LoadSettings
 from spoken_intents.nlu import ClassifierSettings
 from spoken_intents.recognizer import FORMAT, MODEL_JSON, NON_SPEECH, read_model_json
 from spoken_intents.remote import PREFIX, RemoteSettings
+from spoken_intents.seal import sealed
 from spoken_intents.segmenter import Segmenter, SegmenterSettings
 from spoken_intents.session import SessionSettings
 from spoken_intents.speech import SpeechSettings
@@ -189,6 +190,12 @@ def test_a_models_description_that_was_tampered_with_is_whole_or_refused(folder:
 
 
 def assert_whole_or_refused(folder: Path, content: bytes) -> None:
+    """Sealed as it is: who tampers with a model can do that, too."""
+    try:
+        described = json.loads(content)
+        content = json.dumps(sealed(described, [])).encode() if isinstance(described, dict) else content
+    except (ValueError, RecursionError):
+        pass
     write(folder / MODEL_JSON, content)
     try:
         described = read_model_json(folder)
@@ -199,4 +206,4 @@ def assert_whole_or_refused(folder: Path, content: bytes) -> None:
     assert math.isfinite(described["temperature"]) and described["temperature"] > 0
     assert 0 <= described["parity"]["int8_margin_error"] < math.inf
     front_end = FrontEnd(**described["front_end"])
-    assert front_end.n_mels in (80, 128) and isinstance(front_end.padded, bool)
+    assert 1 <= front_end.n_mels <= 256 and isinstance(front_end.padded, bool)

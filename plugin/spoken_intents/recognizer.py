@@ -222,7 +222,7 @@ def read_model_json(directory: Path) -> Dict[str, Any]:
         raise ModelError(f"{file}: not JSON ({error}).") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ModelError(f"{file}: of another format than {FORMAT}, the one this version reads. Train the model again.")
-    labels = described.get("labels")
+    labels: Any = described.get("labels")
     named = isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)
     if not named or len(set(labels)) != len(labels) or len(labels) < 2:
         raise ModelError(f"{file}: 'labels' takes a list of different intents, and {NON_SPEECH} where it was learnt.")
