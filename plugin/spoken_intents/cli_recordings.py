@@ -7,7 +7,6 @@ import typer
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from spoken_intents.errors import AudioError, DataError
 from spoken_intents.recordings import Recording, read_recording, recording_files
@@ -25,15 +24,15 @@ def list_recordings(
 ) -> None:
     """Print every recording and what is known of it, the oldest first."""
     found, unreadable = _read(directory)
-    table = Table(box=None)
-    for title in ("recording", "time", "call", "sender", "turn", "intent", "seconds"):
-        table.add_column(title, overflow="fold")
-    for one in found:
-        about = one.about
-        if sender in ("", about.sender) and call in ("", about.call_id):
-            shown = (str(one.file), about.time, about.call_id, about.sender, str(about.turn))
-            table.add_row(*map(escape, (*shown, f"{about.intent} {about.confidence:.0%}", f"{one.seconds:.1f}")))
-    console.print(table)
+    shown = [one for one in found if sender in ("", one.about.sender) and call in ("", one.about.call_id)]
+    for call_id in dict.fromkeys(one.about.call_id for one in shown):
+        turns = [one for one in shown if one.about.call_id == call_id]
+        console.print(escape(f"call {call_id}, sender {turns[0].about.sender}"), style="bold", highlight=False, soft_wrap=True)
+        for one in turns:
+            about = one.about
+            heard = f"{about.intent} {about.confidence:.0%}"
+            line = f"  {about.time[:19]}  turn {about.turn:<3} {heard:<24} {one.seconds:4.1f} s  {one.file}"
+            console.print(escape(line), highlight=False, soft_wrap=True)
     _tell_unreadable(unreadable)
 
 
