@@ -24,7 +24,7 @@ async def serving(
     *channels: SpokenInput, rasa: Any, ear: Any, domain: Any = None, knows: Any = knows_nobody, agent: bool = True
 ) -> AsyncIterator[Sanic]:
     """Serves `channels` as `rasa run` does, at ``/webhooks/<name>``; gives the application: `ctx.port` says
-    where, `ctx.connections` are Sanic's. At the end nothing may be left.
+    where, `ctx.connections` are Sanic's, `ctx.wind_down` is what SIGTERM begins with. At the end nothing may be left.
 
     Args:
         rasa: Is awaited with each `UserMessage`.
@@ -44,7 +44,7 @@ async def serving(
     await server.startup()
     await server.after_start()
     await server.start_serving()
-    app.ctx.connections = server.connections
+    app.ctx.connections, app.ctx.wind_down = server.connections, server.before_stop
     try:
         yield app
     finally:

@@ -360,6 +360,24 @@ def test_talk_prints_the_answers_of_every_turn(clip: Path, capsys: pytest.Captur
     )
 
 
+def test_talk_calls_again_when_its_server_ends(clip: Path, capsys: pytest.CaptureFixture) -> None:
+    """What was being said is said again, in the same conversation."""
+    answers, senders = by_audio({5: [STARTED, heard("greet"), *turn("Hello")]}), []
+
+    async def handler(websocket: web.WebSocketResponse) -> None:
+        senders.append((await websocket.receive_json())["sender"])
+        if len(senders) > 1:
+            return await answers(websocket)
+        for _ in range(10):
+            await websocket.receive()
+        await websocket.send_json({"error": {"code": "going_down", "message": "Call again."}})
+        await websocket.close(code=1012)
+
+    assert called_beside(handler, "talk", clip) == 0
+    assert words(capsys.readouterr().out).endswith("The server is gone: calling again. heard greet 90% Bot: Hello")
+    assert len(senders) == 2 and senders[0] == senders[1]
+
+
 def test_talk_says_that_nothing_was_heard(clip: Path, capsys: pytest.CaptureFixture) -> None:
     assert called_beside(by_audio({5: [STARTED], 10: [NON_SPEECH]}), "talk", clip) == 0
     assert "no turn: nothing was taken for speech" in words(capsys.readouterr().out)
@@ -558,6 +576,24 @@ def test_the_bot_is_heard_interrupted_and_hangs_up(monkeypatch: pytest.MonkeyPat
     assert marks == ["second"] and capsys.readouterr().err == ""
     played = np.concatenate(card)
     np.testing.assert_allclose(played[played != 0], 0.5, atol=1e-3)
+
+
+def test_the_microphone_calls_again_when_its_server_dies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    plug_in(monkeypatch)
+    senders: List[str] = []
+
+    async def handler(websocket: web.WebSocketResponse) -> None:
+        senders.append((await websocket.receive_json())["sender"])
+        assert (await websocket.receive()).type is web.WSMsgType.BINARY
+        if len(senders) == 1:
+            return websocket._req.transport.abort()
+        for message in [*turn("Hello again"), {"hangup": True}]:
+            await websocket.send_json(message)
+        await websocket.close()
+
+    assert called_beside(handler, "talk", "--mic") == 0
+    assert "The server is gone: calling again. Bot: Hello again" in words(capsys.readouterr().out)
+    assert len(senders) == 2 and senders[0] == senders[1]
 
 
 def test_the_microphone_is_told_why_it_was_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

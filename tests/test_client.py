@@ -4,8 +4,8 @@ import asyncio
 import base64
 import itertools
 import socket
-from contextlib import asynccontextmanager, suppress
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Optional
 
 import numpy as np
 import pytest
@@ -272,6 +272,62 @@ def test_a_server_that_hangs_up_without_a_word() -> None:
         return messages
 
     assert with_client(handler, use) == [STARTED]
+
+
+@pytest.mark.parametrize("end", [1012, 1001, None])
+def test_a_call_whose_server_is_gone_is_dialled_again(end: Optional[int]) -> None:
+    """In the same conversation; `None`: a server that dies says no goodbye."""
+    handshakes: List[Message] = []
+
+    async def handler(websocket: web.WebSocketResponse) -> None:
+        handshakes.append(await websocket.receive_json())
+        await websocket.receive_json()
+        if len(handshakes) > 1:
+            await websocket.send_json({"response": "Here I am."})
+            await websocket.send_json({"marker": "m", "final": True})
+            async for _ in websocket:
+                pass
+        elif end is None:
+            websocket._req.transport.abort()
+        else:
+            await websocket.send_json({"error": {"code": "going_down", "message": "Call again."}})
+            await websocket.close(code=end)
+
+    async def use(client: VoiceClient) -> Any:
+        assert not client.is_lost
+        with pytest.raises(ProtocolError) as raised:
+            await client.type("hello")
+        assert raised.value.code == ("closed" if end is None else "going_down") and client.is_lost
+        await client.dial_again()
+        assert not client.is_lost
+        return await client.type("hello")
+
+    assert with_client(handler, use).texts == ["Here I am."]
+    assert handshakes[0] == handshakes[1] and handshakes[0]["sender"]
+
+
+def test_who_was_refused_is_not_lost() -> None:
+    async def use(client: VoiceClient) -> None:
+        with pytest.raises(ProtocolError, match="hears nothing"):
+            await client.type("hello")
+        assert not client.is_lost
+
+    with_client(refusing, use)
+
+
+def test_dialling_again_is_given_up() -> None:
+    async def call() -> None:
+        async def handler(websocket: web.WebSocketResponse) -> None:
+            await websocket.receive()
+
+        async with AsyncExitStack() as server:
+            url = await server.enter_async_context(serving(handler))
+            async with VoiceClient(url) as client:
+                await server.aclose()
+                with pytest.raises(SpokenIntentsError, match="Nobody answers"):
+                    await client.dial_again(within_s=0.1)
+
+    asyncio.run(asyncio.wait_for(call(), 20))
 
 
 @pytest.mark.parametrize("words", ["welcome", '["welcome"]'])

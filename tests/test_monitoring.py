@@ -96,8 +96,7 @@ async def both_channels_at_work() -> Tuple[str, str]:
         async with Telephone(port) as phone:
             await phone.connect()
             await phone.say(np.concatenate([np.full(800, 0.8), np.zeros(1600)]))
-            while not voice_counted("spoken_intents_utterances_total", channel=twilio.name()):
-                await asyncio.sleep(0.001)
+            await phone.until(lambda: phone.events("media"))
             await phone.stop()
             await phone.until(lambda: phone.closed)
         await asyncio.gather(*voice._ending, *twilio._ending)  # the last turns' playback is over

@@ -500,11 +500,18 @@ def test_the_server_goes_and_comes_back(recording: Path) -> None:
             await second.send({"response": "I am."}, {"marker": "m", **FINAL})
             await page.sees(".turn:nth-child(2) .bubble", "I am.")
             await state(page, "listening")
+            await second.send({"error": {"code": "going_down", "message": "This server is about to end. Call again."}})
+            await second.close(1012)
+            third = await voice.call(3)
+            assert await third.until(lambda: third.received)
+            assert third.received[0] == first.received[0]
+            await state(page, "listening")
+            assert await page.evaluate("document.querySelector('#notice').textContent") == ""
             await page.click("#again")
             await page.until("document.querySelectorAll('.turn').length === 0")
             await page.click("#text")
             await page.type("hello again")
-            assert (await voice.call(3)).received[0]["sender"] != first.received[0]["sender"]
+            assert (await voice.call(4)).received[0]["sender"] != first.received[0]["sender"]
             assert page.problems == []
 
     run(body)

@@ -177,7 +177,7 @@ def test_a_caller_who_waits_for_an_answer_waits_behind_no_later_turn(workers: Wo
         ahead, pause = Ahead(workers), Pauses()(1)
         ahead.begin(recognizer, pause)  # type: ignore[arg-type]
         before = [workers.submit(done.append, "before") for _ in range(others)]
-        waiting = asyncio.create_task(ahead.heard(pause.at_sample))
+        waiting = asyncio.create_task(ahead.heard(pause.at_sample, PATIENCE_S))
         await asyncio.sleep(0)
         after = [workers.submit(done.append, "after") for _ in range(10)]
         gate.open()

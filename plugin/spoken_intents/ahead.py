@@ -45,8 +45,8 @@ class Ahead:
         """Whether the answer to the latest pause is there."""
         return self._answer is not None and self._answer.done()
 
-    async def heard(self, at_sample: int) -> Optional[Recognition]:
-        """Waits for the answer to the pause since `at_sample`; None when there is none, or the model failed.
+    async def heard(self, at_sample: int, within_s: float) -> Optional[Recognition]:
+        """Waits for the answer to the pause since `at_sample`; None when there is none, or the model failed or is late.
 
         From now on it is no speculation: a caller waits, and where the turn ends follows from it. So it is asked for anew
         where it was dropped.
@@ -58,7 +58,8 @@ class Ahead:
             self._ask(*question[:2], self._workers.submit(question.recognizer.classify, question.pause.samples))
         answer = self._answer
         assert answer is not None
-        await asyncio.wait({answer})
+        await asyncio.wait({answer}, timeout=within_s)
+        answer.cancel()  # if it is late; the turn fails for it, and waits no longer
         return _result(answer)
 
     def news(self) -> Optional[HeardAhead]:
@@ -78,6 +79,20 @@ class Ahead:
             return answer if self._workers.promote(question.asked) else None
         self.cancel()
         return None
+
+
+async def in_time(answer: "asyncio.Future[Recognition]", within_s: float) -> Recognition:
+    """The answer; one that is late is given up, and where no thread has begun with it, none will.
+
+    Raises:
+        asyncio.TimeoutError: It is late, or was given up before.
+    """
+    if not answer.done():
+        await asyncio.wait({answer}, timeout=max(0.0, within_s))
+    answer.cancel()  # does nothing to one that is there
+    if answer.cancelled():
+        raise asyncio.TimeoutError("The model does not answer: it hangs, or has far too much to do.")
+    return answer.result()
 
 
 class _Question(NamedTuple):

@@ -101,7 +101,14 @@ async def _talk_by_files(files: List[Path], url: str, sender: str, token: str) -
     async with VoiceClient(url, _print_message, sender, token=token) as client:
         for file, samples in recordings:
             console.print(f"[bold]You:[/] {escape(str(file))} ({len(samples) / SAMPLE_RATE:.1f} s)")
-            if not await client.play(samples):
+            try:
+                answers = await client.play(samples)
+            except ProtocolError:
+                if not client.is_lost:
+                    raise
+                await _call_again(client)
+                answers = await client.play(samples)
+            if not answers:
                 console.print("[dim]     no turn: nothing was taken for speech[/]")
 
 
@@ -119,17 +126,29 @@ async def _talk_by_mic(url: str, sender: str, token: str) -> None:
         async with VoiceClient(url, sender=sender, output=loudspeaker, token=token) as client:
             console.print("Speak; you may interrupt. A headset keeps the bot from hearing itself. Ctrl-C hangs up.")
             with Live(console=console, refresh_per_second=10, transient=True) as live:
-                sending = asyncio.create_task(send())
-                try:
-                    async for message in client.messages():
-                        state.follow(message)
-                        _print_message(message)
-                        if message.get("hangup"):
-                            return
-                finally:
-                    sending.cancel()
-                    await asyncio.gather(sending, return_exceptions=True)  # what broke the line, `messages` has said
-    raise ProtocolError("closed", "The server hung up.")
+                while True:
+                    sending = asyncio.create_task(send())
+                    try:
+                        async for message in client.messages():
+                            state.follow(message)
+                            _print_message(message)
+                            if message.get("hangup"):
+                                return
+                    except ProtocolError:
+                        if not client.is_lost:
+                            raise
+                    finally:
+                        sending.cancel()
+                        await asyncio.gather(sending, return_exceptions=True)  # what broke the line, `messages` has said
+                    if not client.is_lost:
+                        raise ProtocolError("closed", "The server hung up.")
+                    await _call_again(client)
+
+
+async def _call_again(client: VoiceClient) -> None:
+    """Goes on with the conversation: only its server is gone."""
+    console.print("[dim]The server is gone: calling again.[/]")
+    await client.dial_again()
 
 
 @typed.command()

@@ -5,6 +5,7 @@ import base64
 import itertools
 import json
 import time
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, AsyncIterator, Callable, Dict, Iterator, List, Optional, Protocol
@@ -18,6 +19,7 @@ from spoken_intents.errors import ProtocolError, SpokenIntentsError
 PACKET_SAMPLES = SAMPLE_RATE // 50  # 20 ms, as a telephone sends
 DEFAULT_URL = "ws://127.0.0.1:5005/webhooks/voice/websocket"
 SETTLE_S = 2.0  # after a recording: a server that has reported no more speech by then heard none
+GONE = (1001, 1012)  # close codes of a server that ends
 TOKEN = "SPOKEN_INTENTS_TOKEN"  # the variable that the commands read it from
 ADVICE = {
     "unauthorized": f" Name a valid one in the variable {TOKEN} (or as --token, or VoiceClient's token).",
@@ -66,10 +68,13 @@ class Output(Protocol):
 class VoiceClient:
     """One call. Use as an async context manager; one method at a time, but for `send_audio` beside `messages`.
 
+    A server that ends, or dies, takes the connection along, and not the conversation: `is_lost` tells, `dial_again` goes on.
+
     Args:
         url: Of the voice WebSocket.
         on_message: Called with every message of the server as it comes.
-        sender: The conversation to go on with; a new one when left out.
+        sender: The conversation to go on with; a new one when left out. With a token that is not for one conversation
+            alone, name one, or `dial_again` begins anew.
         output: What plays the bot's speech; None: the server is told at once that it was played.
         token: Shows who calls, to a server that takes calls with a token only.
 
@@ -90,35 +95,63 @@ class VoiceClient:
         self._token = token
         self._output = output
         self._on_message = on_message
-        self._sender = sender
-        self._inbox: "asyncio.Queue[Optional[Message]]" = asyncio.Queue(INBOX_MESSAGES)
-        self._refusal: Optional[ProtocolError] = None
-        self._last_final = ""
-        self._over = False  # the bot has ended the call, on purpose
+        self._sender = sender or ("" if token else uuid.uuid4().hex)
 
     async def __aenter__(self) -> "VoiceClient":
         self._http = aiohttp.ClientSession(headers=showing(self._token))
         try:
-            self._socket = await dial(self._http, self._url)
-        except SpokenIntentsError:
-            await self._http.close()
-            raise
-        self._echoes: "set[asyncio.Future[None]]" = set()
-        self._reader = asyncio.create_task(self._read())
-        handshake: Message = {"sample_rate": SAMPLE_RATE}
-        if self._sender:
-            handshake["sender"] = self._sender
-        try:
-            await self._send(json.dumps(handshake))
+            await self._connect()
         except BaseException:
-            await self.__aexit__()
+            await self._http.close()
             raise
         return self
 
     async def __aexit__(self, *error: Any) -> None:
+        await self._disconnect()
+        await self._http.close()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is over though nobody wanted the call to be: its server ends or died, or the network did."""
+        return self._lost
+
+    async def dial_again(self, within_s: float = 60.0) -> None:
+        """Goes on with the conversation over a new connection, as soon as a server takes it.
+
+        Raises:
+            SpokenIntentsError: None has in that time.
+        """
+        await self._disconnect()
+        deadline = time.perf_counter() + within_s
+        for pause_s in itertools.chain((0.5, 1, 2), itertools.repeat(3)):
+            try:
+                return await self._connect()
+            except SpokenIntentsError:
+                if time.perf_counter() + pause_s > deadline:
+                    raise
+            await asyncio.sleep(pause_s)
+
+    async def _connect(self) -> None:
+        self._inbox: "asyncio.Queue[Optional[Message]]" = asyncio.Queue(INBOX_MESSAGES)
+        self._refusal: Optional[ProtocolError] = None
+        self._last_final = ""
+        self._over = False  # the bot has ended the call, on purpose
+        self._lost = False
+        self._echoes: "set[asyncio.Future[None]]" = set()
+        self._socket = await dial(self._http, self._url)
+        self._reader = asyncio.create_task(self._read())
+        try:
+            handshake: Message = {"sample_rate": SAMPLE_RATE}
+            if self._sender:
+                handshake["sender"] = self._sender
+            await self._send(json.dumps(handshake))
+        except BaseException:
+            await self._disconnect()
+            raise
+
+    async def _disconnect(self) -> None:
         await self._socket.close()
         await asyncio.gather(self._reader, *self._echoes)
-        await self._http.close()
 
     async def say(self, samples: np.ndarray, patience_s: float = 10.0) -> Optional[Answer]:
         """Streams one utterance (float32, 16 kHz) in real time, then silence, until it is answered.
@@ -296,15 +329,19 @@ class VoiceClient:
         return self._refusal or ProtocolError("closed", f"The server hung up (WebSocket close code {code}).")
 
     async def _read(self) -> None:
+        ends = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
         try:
-            async for received in self._socket:
+            while (received := await self._socket.receive()).type not in ends:
                 if received.type is aiohttp.WSMsgType.TEXT:
                     message = parsed(received.data)
                     if "error" in message and _error_in(message).code != "turn_failed":
                         self._refusal = _error_in(message)
+                        self._lost = self._refusal.code == "going_down"
                     self._on_message(message)
                     self._keep(message)
                     await self._play_back(message)
+            told = received.type is aiohttp.WSMsgType.CLOSE
+            self._lost = self._lost or not self._over and (not told or received.data in GONE)
         except ProtocolError as error:
             self._refusal = error
             await self._socket.close()

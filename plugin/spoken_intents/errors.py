@@ -7,6 +7,7 @@ SpokenIntentsError
 ├── DataError              training or test data that cannot be learnt from
 ├── ModelError             a model artefact that is missing, incomplete or does not fit
 ├── UnwellError            a server that can answer no calls; carries a code
+├── ActionError            an action of the assistant failed, and its bot said nothing
 ├── TrainingError          fine-tuning that cannot go on
 │   └── DivergedError      its numbers are none any more; gone on with, it would come to the same
 └── ProtocolError          a client that breaks the wire format; carries a code and a close code
@@ -49,6 +50,10 @@ class UnwellError(SpokenIntentsError):
         self.code = code
 
 
+class ActionError(SpokenIntentsError):
+    """An action of the assistant failed, and its bot said nothing."""
+
+
 class TrainingError(SpokenIntentsError):
     """Fine-tuning that cannot go on, or not from where it was."""
 
@@ -62,7 +67,7 @@ class ProtocolError(SpokenIntentsError):
 
     Attributes:
         code: Stable word for programs, e.g. ``bad_json``.
-        close_code: WebSocket close code (4000 to 4999).
+        close_code: WebSocket close code: 4000 to 4999, or 1012 of a server that ends.
     """
 
     def __init__(self, code: str, message: str, close_code: int = 4400) -> None:

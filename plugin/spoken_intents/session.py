@@ -20,7 +20,7 @@ from typing import Iterable, List, NamedTuple, Optional, Protocol, Tuple, Union
 import numpy as np
 
 from spoken_intents import keys, logs
-from spoken_intents.ahead import Ahead, Answer, answer_to
+from spoken_intents.ahead import Ahead, Answer, answer_to, in_time
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.config import require
 from spoken_intents.recognizer import Recognition, Recognizer
@@ -72,6 +72,8 @@ class SessionSettings(SegmenterSettings):
         max_silences: As many in a row, and the bot says `goodbye` and hangs up.
         still_there: What the bot asks after a silence, when it has repeated itself and no story knows ``silence``.
         goodbye: What it says before it hangs up on nobody.
+        sorry: What it says when a turn failed; empty: nothing.
+        intent_timeout_ms: A turn fails when the model takes longer for its intent, waiting for a thread included.
         dtmf_length: Keys that make a turn; 0: a turn ends by ``#`` or by a pause only.
         dtmf_pause_ms: Pause that ends a turn of keys.
         initial_message: What Rasa is told when a call begins, such as ``/greet``, so that the bot speaks first.
@@ -84,6 +86,8 @@ class SessionSettings(SegmenterSettings):
     max_silences: int = 3
     still_there: str = "Are you still there?"
     goodbye: str = "I cannot hear anybody. Goodbye."
+    sorry: str = "Sorry, that did not work. Please try again."
+    intent_timeout_ms: int = 10_000
     dtmf_length: int = 0
     dtmf_pause_ms: int = 2_000
     initial_message: str = ""
@@ -99,6 +103,7 @@ class SessionSettings(SegmenterSettings):
             f"silence_timeout_ms takes 0 or 1000 to 600000, got {self.silence_timeout_ms}.",
         )
         require(1 <= self.max_silences <= 100, f"max_silences takes 1 to 100, got {self.max_silences}.")
+        require(100 <= self.intent_timeout_ms <= 60_000, f"intent_timeout_ms takes 100 to 60000, got {self.intent_timeout_ms}.")
         require(0 <= self.dtmf_length <= keys.MAX_KEYS, f"dtmf_length takes 0 to {keys.MAX_KEYS}, got {self.dtmf_length}.")
         require(200 <= self.dtmf_pause_ms <= 60_000, f"dtmf_pause_ms takes 200 to 60000, got {self.dtmf_pause_ms}.")
 
@@ -174,9 +179,11 @@ class SpokenSession:
         self._unanswered = 0  # turns queued, and the one that Rasa has
         self._ahead = Ahead(workers)
         self._came_at, self._waited = 0.0, False  # when what is being handled came, and whether an answer had to be waited for
+        self._handling = False  # what the caller has just sent
         self._over_bot = self._sustained = False  # of the utterance under way
         self._active_at = 0  # when anybody last did anything, in samples
         self._silences = 0  # in a row
+        self._intent_timeout_s = settings.intent_timeout_ms / 1000
         self._keys = keys.Keys(settings.dtmf_length, settings.dtmf_pause_ms * SAMPLE_RATE // 1000)
         self._said: List[Tuple[str, bool]] = []  # since the last turn, and whether it may be interrupted
         self._turns = 0  # that were answered or failed
@@ -184,6 +191,12 @@ class SpokenSession:
         self._leaving = False  # the bot says goodbye to nobody; somebody who answers keeps it
         self._closing = self._hanging_up = self._hung_up = False
         self._worker = asyncio.create_task(self._work())
+
+    @property
+    def busy(self) -> bool:
+        """Whether the caller is saying something, or waits for an answer, or hears one."""
+        saying = self._segmenter.speaking or self._handling or self._keys.waiting
+        return bool(saying or self._unanswered or self._speaker.playing)
 
     # ------------------------------------------------ from the caller
 
@@ -266,6 +279,13 @@ class SpokenSession:
     # ------------------------------------------------ listening
 
     async def _handle(self, events: Iterable[Event]) -> None:
+        self._handling = True
+        try:
+            await self._handle_each(events)
+        finally:
+            self._handling = False
+
+    async def _handle_each(self, events: Iterable[Event]) -> None:
         self._came_at, self._waited = time.perf_counter(), False
         for event in events:
             if self._hanging_up or self._closing:
@@ -285,7 +305,7 @@ class SpokenSession:
             elif isinstance(event, Undecided):
                 # A late answer delays the turn's end, and changes nothing else.
                 self._waited = not self._ahead.done
-                recognition = await self._ahead.heard(event.at_sample)
+                recognition = await self._ahead.heard(event.at_sample, self._intent_timeout_s)
                 if recognition is not None:
                     self._segmenter.settle(self._settings.silence_for(recognition.complete))
             else:
@@ -399,6 +419,8 @@ class SpokenSession:
         try:
             await self._line.tell(TurnFailed(turn, f"This turn could not be answered ({type(error).__name__})."))
             await self._speaker.go_on()
+            if self._settings.sorry and not self._closing:
+                await self._say_itself(self._settings.sorry)
             await self._end(turn)
         except Exception:  # or the worker would end, and nobody would take the next turn
             logger.exception("A failed turn could not be told.")
@@ -435,7 +457,7 @@ class SpokenSession:
         turn.utterance, turn.endpoint_delay_ms = heard.utterance, heard.utterance.endpoint_delay_ms
         turn.ahead = heard.in_time
         try:
-            turn.recognition = await self._recognize(heard.utterance, heard.answer)
+            turn.recognition = await self._recognize(heard, turn.ended_at)
         except Exception:
             await self._begin(turn)
             raise
@@ -451,7 +473,7 @@ class SpokenSession:
     async def _dismissed(self, heard: _Heard) -> bool:
         """Whether what was said over the bot is no turn: then the bot goes on at once."""
         try:
-            recognition = await self._recognize(heard.utterance, heard.answer)
+            recognition = await self._recognize(heard, self._came_at)
         except Exception:  # a turn that fails says so in its place
             return False
         why_not = self._why_not(recognition, heard)
@@ -472,17 +494,21 @@ class SpokenSession:
             return Backchannel(recognition)
         return None
 
-    async def _recognize(self, utterance: Utterance, answer: Answer) -> Optional[Recognition]:
-        """In a thread: the event loop never waits for a model. None when the Rasa model has no recognizer."""
+    async def _recognize(self, heard: _Heard, ended_at: float) -> Optional[Recognition]:
+        """In a thread: the event loop never waits for a model. None when the Rasa model has no recognizer.
+
+        Raises:
+            asyncio.TimeoutError: The model takes too long.
+        """
         recognizer = self._assistant.recognizer()
         if recognizer is None:
             return None
-        if answer is not None:
-            recognition = await answer
+        if heard.answer is not None:
+            recognition = await in_time(heard.answer, ended_at + self._intent_timeout_s - time.perf_counter())
             if recognition.model == recognizer.fingerprint:  # else the model was replaced in between
                 return recognition
-        asked = self._classify(utterance)
-        return None if asked is None else await asked
+        asked = self._classify(heard.utterance)
+        return None if asked is None else await in_time(asked, self._intent_timeout_s)
 
     def _classify(self, utterance: Utterance) -> Answer:
         recognizer = self._assistant.recognizer()

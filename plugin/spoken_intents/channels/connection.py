@@ -6,7 +6,7 @@ import logging
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Coroutine, Dict, Iterator, List, Optional, Union
+from typing import Any, Coroutine, Dict, Iterator, List, Optional, Set, Union
 
 import numpy as np
 from sanic.exceptions import WebsocketClosed
@@ -19,7 +19,7 @@ from spoken_intents.audio import SAMPLE_RATE, StreamingResampler
 from spoken_intents.channels.inbox import Inbox, Message
 from spoken_intents.channels.places import Places
 from spoken_intents.channels.protocol import Allowance
-from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, SpokenInput, recognizer_of, settle
+from spoken_intents.channels.spoken import GOING_DOWN, NO_RECOGNIZER, OnNewMessage, SpokenCall, SpokenInput, recognizer_of, settle
 from spoken_intents.config import require
 from spoken_intents.errors import ProtocolError
 from spoken_intents.logs import in_call
@@ -31,6 +31,7 @@ from spoken_intents.turns import Turn
 logger = logging.getLogger(__name__)
 
 SEND_TIMEOUT_MS = 10_000  # a client that reads nothing for so long is gone
+LOOK_S = 0.05  # how often it is looked whether a call may end
 FULL_BYTES = 65_536  # sent, but not taken by the client yet: from here on Sanic makes senders wait
 BURST_S = 5  # of messages and of bytes that may come at once
 PORTION_BYTES = 65_536  # charged at a time: of most messages, of which there are many, it is only a sum
@@ -62,6 +63,8 @@ class ConnectionSettings(SessionSettings, SpeechSettings, RecordingSettings):
         max_turns_per_minute: Turns that Rasa is given; a minute's worth may come at once.
         audio_files: Whether text, over whatever channel of this server, may name files in `audio_directories`. Every
             channel of speech has to allow it.
+        shutdown_timeout_ms: When the server is told to end, how long callers may go on until their turn is answered and
+            heard. Less than what the supervisor gives it, less the two or three seconds that Rasa needs to end.
     """
 
     max_connections: int = 200
@@ -73,6 +76,7 @@ class ConnectionSettings(SessionSettings, SpeechSettings, RecordingSettings):
     max_ahead_ms: int = 60_000
     max_turns_per_minute: int = 120
     audio_files: bool = False
+    shutdown_timeout_ms: int = 6_000
 
     def __post_init__(self) -> None:
         SessionSettings.__post_init__(self)
@@ -82,6 +86,8 @@ class ConnectionSettings(SessionSettings, SpeechSettings, RecordingSettings):
             require(getattr(self, name) > 0, f"{name} takes more than 0, got {getattr(self, name)}.")
         most = self.max_connections_per_address
         require(most >= 0, f"max_connections_per_address takes 0 or more, got {most}.")
+        shutdown = self.shutdown_timeout_ms
+        require(0 <= shutdown <= 600_000, f"shutdown_timeout_ms takes 0 to 600000, got {shutdown}.")
 
 
 class ConnectionInput(SpokenInput):
@@ -91,21 +97,35 @@ class ConnectionInput(SpokenInput):
         super().__init__(settings, settings, settings, settings.audio_files)
         self.settings = settings
         self.places = Places(settings.max_connections, settings.max_connections_per_address)
+        self._connected: "Set[ConnectionCall]" = set()
 
     @property
     def calls(self) -> int:
         """Those that are open."""
         return self.places.calls
 
+    async def wind_down(self) -> None:
+        """Sends callers away, each when its turn is over, or all when time is up: they may go on with another server."""
+        if not self.ending:
+            self.ending = True
+            self._ends_at = time.monotonic() + self.settings.shutdown_timeout_ms / 1000
+            await asyncio.gather(*(call.end_by(self._ends_at) for call in self._connected))
+
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, call: "ConnectionCall") -> Iterator[None]:
         """A place for a call, for as long as it lasts.
 
         Raises:
-            ProtocolError: All are taken.
+            ProtocolError: All are taken, or the server is about to end.
         """
+        if self.ending:
+            raise GOING_DOWN
         with self.places.call(), metrics.CALLS_OPEN.labels(self.name()).track_inprogress():
-            yield
+            self._connected.add(call)
+            try:
+                yield
+            finally:
+                self._connected.discard(call)
 
 
 class ConnectionCall(SpokenCall):
@@ -150,7 +170,7 @@ class ConnectionCall(SpokenCall):
             settle(self._request.app)
             if recognizer_of(self._request.app) is None:
                 raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
-            with self._input.place():
+            with self._input.place(self):
                 session = self.session = SpokenSession(self._settings, self, self, self._input.workers, self._input.speech)
                 await self._inbox.take_early()
                 over = f"The call has lasted for {self._settings.max_call_ms} ms, and is over."
@@ -170,6 +190,15 @@ class ConnectionCall(SpokenCall):
             connected.close()
             if session is not None:
                 self._input.close_soon(session)
+
+    async def end_by(self, at: float) -> None:
+        """Ends the call when the caller waits for nothing any more, at the latest `at`, by ``time.monotonic``."""
+        while self._open and self.session.busy and time.monotonic() < at:
+            await asyncio.sleep(LOOK_S)
+        if self._open:
+            metrics.refused(self.counted_as, GOING_DOWN.code)
+            with in_call(self.log):
+                await self.refuse(GOING_DOWN)
 
     # ------------------------------------------------ for the channel to say
 

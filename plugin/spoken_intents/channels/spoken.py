@@ -20,8 +20,9 @@ from sanic.response import json as json_response
 from spoken_intents import metrics
 from spoken_intents import recognizer as recognizers
 from spoken_intents.action_answers import judge_schemas_once
+from spoken_intents.channels.actions import failures, notice_failures
 from spoken_intents.channels.stories import steps_since
-from spoken_intents.errors import UnwellError
+from spoken_intents.errors import ActionError, ProtocolError, UnwellError
 from spoken_intents.health import Probe
 from spoken_intents.logs import LogContext, name_calls
 from spoken_intents.recognizer import Recognizer
@@ -40,6 +41,8 @@ NO_RECOGNIZER = (
     "The loaded Rasa model hears nothing: it has no trained SpokenIntentClassifier. Add it to the pipeline in "
     "config.yml, give it spoken examples, and run rasa train."
 )
+EVER_ANSWERED = ("/metrics", "/health")  # also by a server that ends
+GOING_DOWN = ProtocolError("going_down", "This server is about to end. Call again: the conversation goes on where it was.", 1012)
 
 
 def agent_of(app: Sanic) -> Optional[Agent]:
@@ -86,7 +89,7 @@ class SpokenInput(InputChannel):
         audio_files: Whether text may name files while this channel serves.
 
     Attributes:
-        ending: Whether the server was told to end: no balancer may send it further calls.
+        ending: Whether the server was told to end: it takes no more calls.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class SpokenInput(InputChannel):
     ) -> None:
         judge_schemas_once()
         name_calls()
+        notice_failures()
         Segmenter(settings)  # a detector that is not installed is told now, not to the first caller
         self.speech: Optional[Speech] = make_speech(speech)  # likewise a voice
         self.recorder = Recorder(recordings) if recordings.recordings else None  # likewise a directory
@@ -102,6 +106,7 @@ class SpokenInput(InputChannel):
         self.ending = False
         self._probe = Probe(self.workers)
         self._told = ""  # what the log says of this server's health
+        self._ends_at: Optional[float] = None  # by ``time.monotonic``
         self._ending: Set["asyncio.Task[None]"] = set()  # such as sessions whose last turn is still with Rasa
         self._watching: "Optional[asyncio.Task[None]]" = None
 
@@ -149,6 +154,14 @@ class SpokenInput(InputChannel):
             known = await self.health(request.app)
             return json_response(known, status=503 if "error" in known else 200)
 
+        @blueprint.middleware("request")
+        async def send_elsewhere(request: Request) -> Optional[HTTPResponse]:
+            """By a status on which a balancer asks another server, before there is a WebSocket."""
+            if not self.ending or request.path.endswith(EVER_ANSWERED):
+                return None
+            metrics.refused(self.name(), GOING_DOWN.code)
+            return json_response({"error": {"code": GOING_DOWN.code, "message": str(GOING_DOWN)}}, status=503)
+
         @blueprint.get("/metrics")
         async def exposition(request: Request) -> HTTPResponse:
             for channel in request.app.ctx.spoken_inputs:  # all channels show the same, so each has a say
@@ -173,7 +186,8 @@ class SpokenInput(InputChannel):
 
         @blueprint.listener("before_server_stop")
         async def end(app: Sanic, loop: Any) -> None:
-            self.ending = True
+            # All at once: Sanic would ask one channel after the other, with those behind it still taking calls.
+            await asyncio.gather(*(channel.wind_down() for channel in app.ctx.spoken_inputs))
 
         @blueprint.listener("after_server_stop")
         async def stop(app: Sanic, loop: Any) -> None:
@@ -193,12 +207,20 @@ class SpokenInput(InputChannel):
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
+    async def wind_down(self) -> None:
+        """The server was told to end."""
+        self.ending = True
+
     async def stop(self) -> None:
-        """Ends what the channel owns; turns that Rasa has are finished first."""
+        """Ends what the channel owns; turns that Rasa has are finished first, if there is time."""
         hand_off.leave(self)
         if self._watching is not None:
             self._watching.cancel()
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        if self._ending:
+            left = None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+            _, late = await asyncio.wait(self._ending, timeout=left)
+            if late:
+                logger.error("%d turns were not finished in time, and are lost: see the setting shutdown_timeout_ms.", len(late))
         self.workers.shutdown(wait=False)
         if self.speech is not None:
             self.speech.close()
@@ -268,12 +290,21 @@ class SpokenCall(Line):
         if self._previous:
             metadata["previous_turn"] = {**self._previous.record(), **self._previous.latency()}
         self._previous = turn
-        await self.give(turn, UserMessage(turn.text, output, self.sender, input_channel=self.channel, metadata=metadata))
+        message = UserMessage(turn.text, output, self.sender, input_channel=self.channel, metadata=metadata)
+        failed = await self.give(turn, message)
+        if failed and turn.first_response_latency_ms is None:
+            raise ActionError(f"{', '.join(failed)} failed, and the bot said nothing.")
 
-    async def give(self, turn: Turn, message: UserMessage) -> None:
-        """Gives Rasa a turn as a message; whatever becomes of it, what was said is recorded, where that is wanted."""
+    async def give(self, turn: Turn, message: UserMessage) -> List[str]:
+        """Gives Rasa a turn as a message; whatever becomes of it, what was said is recorded, where that is wanted.
+
+        Returns:
+            The names of the actions that failed.
+        """
         try:
-            await self._on_new_message(message)
+            with failures() as failed:
+                await self._on_new_message(message)
+            return failed
         finally:
             if self._recorder is not None and self.may_record and turn.recognition and turn.utterance:
                 about = About(

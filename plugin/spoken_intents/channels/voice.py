@@ -46,7 +46,7 @@ from spoken_intents.channels.protocol import (
 from spoken_intents.channels.spoken import NO_RECOGNIZER, OnNewMessage, SpokenCall, recognizer_of, said_yes, settle
 from spoken_intents.channels.upload import FORM_BYTES, form_of, hang_up_behind, read_body
 from spoken_intents.config import require, settings_from
-from spoken_intents.errors import AudioError, ProtocolError
+from spoken_intents.errors import ActionError, AudioError, ProtocolError
 from spoken_intents.logs import in_call
 from spoken_intents.recognizer import Recognition
 from spoken_intents.segmenter import SpeechPaused, SpeechResumed, SpeechStarted, Utterance
@@ -233,8 +233,10 @@ class _Recording(SpokenCall):
         spoken = turn.spoken()
         metadata = {**self.metadata, "turn": turn.number, "spoken": spoken}
         message = UserMessage(turn.text, output, self.sender, input_channel=self.channel, metadata=metadata)
-        await self.give(turn, message)
+        failed = await self.give(turn, message)
         messages = output.messages
+        if failed and not messages:
+            raise ActionError(f"{', '.join(failed)} failed, and the bot said nothing.")
         if not messages or not isinstance(messages[0].get("custom", {}), dict):
             messages = [{"recipient_id": self.sender}, *messages]
         messages[0]["custom"] = {**messages[0].get("custom", {}), "spoken": spoken}

@@ -149,7 +149,7 @@ export class Call {
     this.#forget();
     const refusal = this.#refusal ?? (code >= REFUSED ? { code: reason, message: `${reason} (WebSocket close code ${code})` } : null);
     if (refusal?.code === "no_recognizer") return this.#later("unable");
-    if (!this.#hungUp && !refusal) return this.#later("gone");
+    if (!this.#hungUp && (!refusal || refusal.code === "going_down")) return this.#later("gone");
     this.#wanted = false;
     if (refusal?.code === "unauthorized") return this.#become("locked", { message: refusal.message });
     if (this.#hungUp) this.#become("ended");
