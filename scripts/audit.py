@@ -50,7 +50,9 @@ def main() -> int:
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         print(said[-1] if said else "pip-audit said nothing.", file=sys.stderr)
-        print("No advisories were read: this needs uv, and a way to the Python Package Index itself. docs/advisories.md has those of its date.")
+        print(
+            "No advisories were read: this needs uv, and a way to the Python Package Index itself. docs/advisories.md has those of its date."
+        )
         return 2
     lines = unknown(report, PAGE.read_text())
     for line in lines:

@@ -584,12 +584,13 @@ def test_the_microphone_calls_again_when_its_server_dies(monkeypatch: pytest.Mon
 
     async def handler(websocket: web.WebSocketResponse) -> None:
         senders.append((await websocket.receive_json())["sender"])
-        assert (await websocket.receive()).type is web.WSMsgType.BINARY
         if len(senders) == 1:
+            assert (await websocket.receive()).type is web.WSMsgType.BINARY
             return websocket._req.transport.abort()
         for message in [*turn("Hello again"), {"hangup": True}]:
             await websocket.send_json(message)
-        await websocket.close()
+        async for _ in websocket:  # aiohttp closes without what it has sent where audio still comes
+            pass
 
     assert called_beside(handler, "talk", "--mic") == 0
     assert "The server is gone: calling again. Bot: Hello again" in words(capsys.readouterr().out)

@@ -121,6 +121,7 @@ def counted(request: pytest.FixtureRequest) -> Iterator[Counted]:
         assert 'spoken_intents_turns_total{channel="voice",intent="intent_6",outcome="answered"}' in text
     metrics.count("voice", Backchannel(Recognition((("intent_1", 0.9),), 0.1, "m", 1.0)))
     metrics.RECOGNITIONS.labels("server").inc()  # by inference servers, in test_remote.py
+    metrics.RECORDINGS.labels("written").inc()  # in test_recordings.py
     yield found
 
 
