@@ -57,6 +57,12 @@ def expiring(claims: Dict[str, Any], in_s: float) -> Dict[str, Any]:
             r"auth_token names a variable. Write it without quotation marks: auth_token: \$\{NAME\}",
         ),
         ({"jwt_secret": "${SECRET}"}, "jwt_secret names a variable"),
+        ({"jwt_secret": "-----BEGIN PRIVATE KEY-----", "jwt_method": "RS256"}, "jwt_secret takes the public key"),
+        (
+            {"allowed_origins": ["https://bank.example/"]},
+            "allowed_origins takes origins such as https://bank.example, without a path",
+        ),
+        ({"allowed_origins": ["bank.example"]}, "allowed_origins takes origins"),
         ({"auth_token": "ends in a line\n"}, "printable ASCII characters without spaces"),
         ({"auth_token": "x" * 5000}, "1 to 4096"),
         ({"auth_token": 8236451}, "auth_token takes text: put it in quotation marks"),
@@ -223,7 +229,7 @@ def test_where_a_token_may_be() -> None:
     assert token_in_header("Bearer abc") == token_in_header("bearer   abc ") == "abc"
     assert [token_in_header(header) for header in ("", "Basic abc", "Bearerabc", "abc")] == [None] * 4
     assert token_in_header("Bearer") == ""
-    assert token_in_subprotocols("bearer, abc") == token_in_subprotocols("chat,bearer,abc") == "abc"
+    assert token_in_subprotocols("bearer, abc") == token_in_subprotocols("chat,Bearer,abc") == "abc"
     assert [token_in_subprotocols(offered) for offered in ("", "abc", "bearer", "chat, bearer")] == [None] * 4
 
 
@@ -453,6 +459,12 @@ def test_recordings_need_the_token_in_a_header() -> None:
     assert counted("spoken_intents_refusals_total", channel="recording", code="forbidden_sender") == 2
 
 
+def test_an_origin_writes_no_line_of_the_log() -> None:
+    with pytest.raises(ProtocolError) as refusal:
+        AccessSettings().check_origin("http://x\n2026-11-26 CRITICAL root - forged \x1b[31m\udcff", "bank.example")
+    assert str(refusal.value).isprintable()
+
+
 @pytest.mark.usefixtures("scripted")
 def test_pages_of_other_origins_may_not_send_recordings() -> None:
     """A form of any page may post here from its reader's browser; no preflight asks before."""
@@ -518,6 +530,10 @@ def test_tokens_are_in_no_log_and_no_figure(caplog: pytest.LogCaptureFixture) ->
                         assert not any(secret in told for secret in tokens)
                 status, told, _ = await post(http, app.ctx.port, Authorization=f"Bearer {token}")
                 assert status in (200, 401) and token not in json.dumps(told)
+            for scheme in ("Bearer", "baerer"):  # the library's own errors hold what it could not read
+                address = f"ws://127.0.0.1:{app.ctx.port}/webhooks/voice/websocket"
+                async with http.ws_connect(address, protocols=(scheme, tokens[-1])) as socket:
+                    assert "unauthorized" in await socket.receive_str(timeout=PATIENCE_S)
             async with Guest(http, app.ctx.port, "", "", {"token": ["a list of", TOKEN]}) as guest:
                 assert TOKEN not in json.dumps(await guest.refusal())
 

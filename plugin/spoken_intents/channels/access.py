@@ -3,7 +3,7 @@
 import hmac
 import re
 from dataclasses import dataclass, field
-from typing import Optional, Sequence, Tuple
+from typing import Optional, Tuple
 from urllib.parse import urlsplit
 
 import jwt
@@ -11,6 +11,7 @@ import jwt
 from spoken_intents.channels.protocol import MAX_SENDER, MAX_TOKEN
 from spoken_intents.config import require
 from spoken_intents.errors import ProtocolError
+from spoken_intents.utterances import shown
 
 BEARER = "bearer"  # the scheme of the header, and the subprotocol behind which a WebSocket's client names its token
 CLOCKS_MS = 60_000  # by which the clocks of who issues tokens and of this server may differ
@@ -72,6 +73,11 @@ class AccessSettings:
             f"auth_token takes 1 to {MAX_TOKEN} printable ASCII characters without spaces.",
         )
         require(self.jwt_method in _METHODS, f"jwt_method takes one of {', '.join(_METHODS)}, got {self.jwt_method!r}.")
+        for origin in self.allowed_origins:  # browsers send nothing else, and one that is never sent would be looked for in vain
+            require(
+                origin == "*" or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin) is not None,
+                f"allowed_origins takes origins such as https://bank.example, without a path, or '*'; got {origin!r}.",
+            )
         require(self.auth_timeout_ms > 0, f"auth_timeout_ms takes more than 0, got {self.auth_timeout_ms}.")
         if self.jwt_secret is not None:
             _check_key(self.jwt_secret, self.jwt_method)
@@ -92,8 +98,8 @@ class AccessSettings:
         if not token or len(token) > MAX_TOKEN:
             raise unauthorized("This server takes calls with a token only.")
         # JSON can hold halves of characters, which no other way of writing bytes takes.
-        shown = token.encode(errors="surrogatepass")
-        if self.auth_token is not None and hmac.compare_digest(shown, self.auth_token.encode()):
+        named = token.encode(errors="surrogatepass")
+        if self.auth_token is not None and hmac.compare_digest(named, self.auth_token.encode()):
             return Grant(is_operator=True)
         if self.jwt_secret is not None:
             return self._grant_of_jwt(token)
@@ -128,7 +134,8 @@ class AccessSettings:
         except ValueError:
             own = ""
         if not own or own != host:
-            raise ProtocolError("bad_origin", f"Pages of {origin[:200]} may not connect; see the setting allowed_origins.", 4403)
+            words = f"Pages of {shown(origin)} may not connect; see the setting allowed_origins."
+            raise ProtocolError("bad_origin", words, 4403)
 
 
 def unauthorized(why: str) -> ProtocolError:
@@ -144,12 +151,14 @@ def token_in_header(authorization: str) -> Optional[str]:
 
 def token_in_subprotocols(offered: str) -> Optional[str]:
     """The token of ``Sec-WebSocket-Protocol: bearer, <token>``, which is how a browser's page can say it; None without."""
-    names: Sequence[str] = [name.strip() for name in offered.split(",")]
-    return names[names.index(BEARER) + 1] if BEARER in names[:-1] else None
+    names = [name.strip() for name in offered.split(",")]
+    schemes = [name.lower() for name in names[:-1]]
+    return names[schemes.index(BEARER) + 1] if BEARER in schemes else None
 
 
 def _check_key(secret: str, method: str) -> None:
     """Whether tokens can be verified with it: a wrong one is told now, not to the first caller, and a weak one at all."""
+    require("PRIVATE KEY-----" not in secret, "jwt_secret takes the public key: who issues tokens keeps the private one.")
     least = int(method[2:]) // 8 if method.startswith("HS") else 0  # RFC 7518: as long as the hash
     length = len(secret.encode())
     require(

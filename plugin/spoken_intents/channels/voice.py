@@ -148,9 +148,9 @@ class VoiceInput(ConnectionInput):
         @voice.on_request
         async def take_token(request: Request) -> None:
             """Where it is offered as a subprotocol, before the WebSocket's library reads that, and logs what it cannot read."""
-            offered = ",".join(request.headers.getall("sec-websocket-protocol", []))
+            offered = ",".join(request.headers.popall("sec-websocket-protocol", []))
             request.ctx.token = token_in_subprotocols(offered)
-            if request.ctx.token is not None:
+            if request.ctx.token is not None:  # others are not ours, and a misspelt one may hold a token
                 request.headers["sec-websocket-protocol"] = BEARER
 
         @voice.websocket("/websocket", subprotocols=[BEARER])
