@@ -1,6 +1,7 @@
 """How many may be connected: in all, of one address, and on the doorstep, where nobody has said yet who calls. No Sanic, no Rasa."""
 
 import ipaddress
+import re
 from collections import Counter
 from contextlib import contextmanager
 from typing import ContextManager, Hashable, Iterator
@@ -8,6 +9,8 @@ from typing import ContextManager, Hashable, Iterator
 from spoken_intents.errors import ProtocolError
 
 NETWORK = 64  # bits of an IPv6 address: who has one has all that begin like it
+UNKNOWN = "unknown"
+_WITH_PORT = re.compile(r"\[(?P<v6>[^]]*)\](:\d+)?|(?P<v4>[^:]*):\d+")
 
 
 class Places:
@@ -75,11 +78,18 @@ class Places:
 
 
 def counted_as(address: str) -> str:
-    """What addresses of one caller have in common; empty for this machine's own, where a proxy may speak for many."""
+    """What addresses of one caller have in common; empty for this machine's own, where a proxy may speak for many.
+
+    Some proxies add the port, another one for each connection: it says nothing of who calls. All that is no address counts as
+    one, or who makes some up would have as many places as there are words.
+    """
+    if not address:
+        return ""  # a Unix socket
+    with_port = _WITH_PORT.fullmatch(address)
     try:
-        ip = ipaddress.ip_address(address.strip("[]"))
+        ip = ipaddress.ip_address(address if with_port is None else with_port["v6"] or with_port["v4"] or "")
     except ValueError:
-        return address  # a proxy's word for it
+        return UNKNOWN
     if isinstance(ip, ipaddress.IPv6Address):
         ip = ip.ipv4_mapped or ip
     if ip.is_loopback:
