@@ -1,8 +1,10 @@
 """Recordings over HTTP, byte by byte: what is refused before it is read, what is read no further, what is not decoded whole."""
 
 import asyncio
+import gc
 import io
 import json
+import threading
 import time
 import tracemalloc
 from typing import Any, Dict, List, Optional, Tuple
@@ -20,7 +22,7 @@ from in_process import PATIENCE_S, run, serving
 from spoken_intents import segmenter
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.channels import voice
-from spoken_intents.channels.upload import MAX_PARTS, form_of
+from spoken_intents.channels.upload import MAX_PARTS, form_of, read_body
 from spoken_intents.channels.voice import VoiceInput, VoiceSettings
 from spoken_intents.errors import AudioError, ProtocolError
 
@@ -50,6 +52,10 @@ class Post:
     async def send(self, body: bytes) -> None:
         self._writer.write(body)
         await self._writer.drain()
+
+    async def told_to_go_on(self) -> None:
+        """Where it expects to be told before it sends the body."""
+        assert (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), PATIENCE_S)).startswith(b"HTTP/1.1 100")
 
     async def answer(self) -> Tuple[int, Any, str]:
         """Status, JSON and headers; the body needs not have been sent."""
@@ -153,6 +159,51 @@ def test_one_that_comes_too_slowly_gives_its_place_back() -> None:
     served(scenario, max_uploads=1)
 
 
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({"max_uploads": 3}, 2),
+        ({"max_uploads": 3, "max_connections_per_address": 1}, 1),
+        ({"max_uploads": 3, "max_connections_per_address": 0}, 3),
+    ],
+)
+def test_one_address_cannot_have_all_places(settings: Dict[str, int], most: int) -> None:
+    """However slowly its recordings come."""
+    counted = Counted()
+    code = "too_many_of_address" if most < 3 else "too_many_uploads"
+
+    async def main() -> None:
+        async with serving(VoiceInput(VoiceSettings(**{**QUICK, **settings})), rasa=rasa, ear=EAR) as app:
+            app.config.PROXIES_COUNT = 1
+
+            async def begin(address: str, body: bytes = b"") -> Post:
+                headers = f"Content-Length: {len(wav(7))}\r\nX-Forwarded-For: {address}"
+                return await Post().begin(app.ctx.port, f"{headers}\r\nExpect: 100-continue", body)
+
+            slow = [await begin(f"203.0.113.9:{port}") for port in range(most)]
+            for post in slow:
+                await post.told_to_go_on()  # it has its place
+            refused = await begin("203.0.113.9:50000")
+            status, told, _ = await refused.answer()
+            refused.end()
+            assert (status, told["error"]["code"]) == (503 if most == 3 else 429, code)
+            if most < 3:
+                assert told["error"]["message"] == f"{most} connections are open from your address, and no more are taken."
+                other = await begin("198.51.100.7", wav(7))
+                assert (await other.answer())[1][-1]["text"] == intent_of(7)
+                other.end()
+            for post in slow:
+                await post.send(wav(7))
+                assert (await post.answer())[0] == 200
+            again = await begin("203.0.113.9:50001", wav(7))
+            assert (await again.answer())[0] == 200
+            for post in (*slow, again):
+                post.end()
+
+    run(main())
+    assert counted("spoken_intents_refusals_total", channel="recording", code=code) == 1
+
+
 def test_a_sender_who_hangs_up_halfway_gives_its_place_back() -> None:
     async def scenario(port: int) -> None:
         for _ in range(3):
@@ -253,6 +304,18 @@ def test_a_forms_recording_has_the_same_limit() -> None:
     assert served(scenario, max_upload_bytes=1000) == [(400, "bad_audio"), (413, "too_large")]
 
 
+def test_a_form_is_one_in_whatever_case_it_says_so() -> None:
+    async def scenario(port: int) -> None:
+        body = form((field("sender"), b"anna"), (field("audio"), wav(7)))
+        kind = "Multipart/Form-Data; Boundary=XX"
+        post = await Post().begin(port, f"Content-Length: {len(body)}\r\nContent-Type: {kind}", body)
+        status, messages, _ = await post.answer()
+        assert (status, messages[-1]["text"], messages[-1]["recipient_id"]) == (200, intent_of(7), "anna")
+        post.end()
+
+    served(scenario)
+
+
 # ---------------------------------------------------------------- small files with much in them
 
 
@@ -281,6 +344,73 @@ def test_recordings_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     assert most == 1
 
 
+def test_whose_sender_hangs_up_is_decoded_beside_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A thread cannot be stopped: until it has ended it keeps the place. What no thread has begun is not decoded at all."""
+    arrived = 0
+    begun: List[bytes] = []
+    go_on = threading.Event()
+
+    async def noted(*arguments: Any) -> bytes:
+        nonlocal arrived
+        body = await read_body(*arguments)
+        arrived += 1
+        return body
+
+    def decoded(file: io.BytesIO, *arguments: Any) -> np.ndarray:
+        begun.append(file.getvalue())
+        assert go_on.wait(PATIENCE_S)
+        return read_audio(file, *arguments)
+
+    monkeypatch.setattr(voice, "read_body", noted)
+    monkeypatch.setattr(voice, "read_audio", decoded)
+    nonsense = bytes(1000)
+
+    async def main() -> None:
+        async with serving(VoiceInput(VoiceSettings(**QUICK, max_uploads=2)), rasa=rasa, ear=EAR) as app:
+
+            async def begin(body: bytes) -> Post:
+                before, post = arrived, await Post().begin(app.ctx.port, f"Content-Length: {len(body)}", body)
+                while arrived == before:
+                    await asyncio.sleep(0.001)
+                return post
+
+            async def hang_up(*posts: Post) -> None:
+                left = len(app.ctx.connections) - len(posts)
+                for post in posts:
+                    post.end()
+                while len(app.ctx.connections) > left:
+                    await asyncio.sleep(0.001)
+                await asyncio.sleep(0.01)
+
+            first, second = await begin(nonsense), await begin(wav(2))
+            await hang_up(first, second)
+            third = await begin(wav(3))
+            assert begun == [nonsense], "one at a time"
+            fourth = await Post().begin(app.ctx.port, f"Content-Length: {len(wav(4))}")
+            status, told, _ = await fourth.answer()
+            assert (status, told["error"]["code"]) == (503, "too_many_uploads"), "the one whose sender left has a place still"
+            fourth.end()
+            go_on.set()
+            assert (await third.answer())[1][-1]["text"] == intent_of(3)
+            assert begun == [nonsense, wav(3)], "nobody waits for the second"
+            both = [await begin(wav(number)) for number in (5, 6)]
+            for number, post in enumerate(both, 5):
+                assert (await post.answer())[1][-1]["text"] == intent_of(number), "its place is given back"
+            for post in (third, *both):
+                post.end()
+
+    try:
+        run(main())
+    finally:
+        go_on.set()
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+    while any(thread.name.startswith("decoder") for thread in threading.enumerate()):
+        time.sleep(0.001)  # it ends with its channel
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [
@@ -303,3 +433,40 @@ def test_much_in_little_is_not_decoded_whole(made: Dict[str, Any], words: str) -
         assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
     finally:
         tracemalloc.stop()
+
+
+# ---------------------------------------------------------------- many turns in one
+
+
+def test_a_recording_has_as_many_turns_as_a_minute_may_have() -> None:
+    counted = Counted()
+    given: List[str] = []
+
+    async def listed(message: Any) -> None:
+        given.append(message.sender_id)
+        await rasa(message)
+
+    def turns(most: int) -> bytes:
+        file = io.BytesIO()
+        soundfile.write(file, np.concatenate([said(number) for number in range(most)]), SAMPLE_RATE, format="WAV")
+        return file.getvalue()
+
+    async def main() -> None:
+        channel = VoiceInput(VoiceSettings(**{**QUICK, "max_turns_per_minute": 5}))
+        async with serving(channel, rasa=listed, ear=EAR) as app, aiohttp.ClientSession() as http:
+
+            async def upload(sender: str, body: bytes) -> Tuple[int, Any]:
+                url = f"http://127.0.0.1:{app.ctx.port}/webhooks/voice/webhook?sender={sender}"
+                async with http.post(url, data=body) as answer:
+                    return answer.status, await answer.json()
+
+            for sender in ("anna", "berta"):
+                status, messages = await upload(sender, turns(5))
+                assert (status, [message["text"] for message in messages]) == (200, [intent_of(number) for number in range(5)])
+            status, told = await upload("carla", turns(40))
+            assert (status, told["error"]["code"]) == (429, "too_many_turns")
+            assert told["error"]["message"] == "More than 5 turns a minute."
+
+    run(main())
+    assert [given.count(sender) for sender in ("anna", "berta", "carla")] == [5, 5, 5]
+    assert counted("spoken_intents_refusals_total", channel="recording", code="too_many_turns") == 1

@@ -14,10 +14,11 @@ _WITH_PORT = re.compile(r"\[(?P<v6>[^]]*)\](:\d+)?|(?P<v4>[^:]*):\d+")
 
 
 class Places:
-    """The connections of one channel, in this process.
+    """The connections of one channel, or its recordings over HTTP, in this process.
 
     Args:
-        most: Calls at the same time, and, not counted among them, callers who have yet to say who they are.
+        most: Calls at the same time, and, each not counted among the others, recordings and callers who have yet to say who
+            they are.
         most_of_address: Connections of one address; 0: as many as there are places.
     """
 
@@ -52,6 +53,15 @@ class Places:
             ProtocolError: (``too_many_calls``) All are taken.
         """
         return self._one("doorstep", self._most, ProtocolError("too_many_calls", "Too many callers at once. Try again.", 4503))
+
+    def upload(self) -> ContextManager[None]:
+        """A place for a recording, until nothing is left to be done about it.
+
+        Raises:
+            ProtocolError: (``too_many_uploads``) All are taken.
+        """
+        many = f"{self._most} recordings are being answered, and no more are taken. Try again later."
+        return self._one("upload", self._most, ProtocolError("too_many_uploads", many, 4503))
 
     def of_address(self, address: str) -> ContextManager[None]:
         """One more connection of an address, for as long as it lasts.

@@ -9,6 +9,8 @@ import base64
 import io
 import logging
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Union
 
@@ -31,8 +33,10 @@ from spoken_intents.channels.access import (
 )
 from spoken_intents.channels.connection import ConnectionCall, ConnectionInput, ConnectionSettings
 from spoken_intents.channels.page import add_page
+from spoken_intents.channels.places import Places
 from spoken_intents.channels.protocol import (
     MAX_SENDER,
+    Allowance,
     Audio,
     Commit,
     Handshake,
@@ -74,7 +78,8 @@ class VoiceSettings(ConnectionSettings, AccessSettings):
 
     Attributes:
         max_messages_per_second: Browsers send up to 375.
-        max_uploads: Recordings over HTTP that are answered at the same time, in this process; further ones are refused.
+        max_uploads: Recordings over HTTP that are answered at the same time, in this process; further ones are refused. Of one
+            network address half as many, or `max_connections_per_address`, if that is less; without such a limit, all.
         max_upload_ms: Longest recording taken over HTTP.
         max_upload_bytes: Largest.
     """
@@ -112,8 +117,10 @@ class VoiceInput(ConnectionInput):
 
     def __init__(self, settings: Optional[VoiceSettings] = None) -> None:
         super().__init__(settings or VoiceSettings())
-        self._uploads = asyncio.Semaphore(self.settings.max_uploads)  # nobody waits for it
-        self._decoding = asyncio.Lock()  # a small file may be half a gigabyte on its way to 16 kHz: one at a time
+        most = self.settings.max_uploads  # half of them, as one caller whose recordings come slowly would have all for a minute
+        self._uploads = Places(most, min(self.settings.max_connections_per_address, (most + 1) // 2))
+        # A small file may be half a gigabyte on its way to 16 kHz: one at a time, whether or not its sender waits for it.
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder")
 
     def blueprint(self, on_new_message: OnNewMessage) -> Blueprint:
         """The routes (see parent class)."""
@@ -136,11 +143,10 @@ class VoiceInput(ConnectionInput):
                 settle(request.app)
                 if recognizer_of(request.app) is None:
                     raise ProtocolError("no_recognizer", NO_RECOGNIZER, 4503)
-                if self._uploads.locked():
-                    many = f"{self.settings.max_uploads} recordings are being answered, and no more are taken. Try again later."
-                    raise ProtocolError("too_many_uploads", many, 4503)
-                async with self._uploads:
-                    return await self._answer_recording(request, grant, on_new_message)
+                with ExitStack() as place:
+                    place.enter_context(self._uploads.of_address(request.remote_addr or request.ip))
+                    place.enter_context(self._uploads.upload())
+                    return await self._answer_recording(request, grant, on_new_message, place)
             except ProtocolError as error:
                 hang_up_behind(request)
                 return _refusal(error, RECORDING)
@@ -170,10 +176,17 @@ class VoiceInput(ConnectionInput):
             return _refusal(error, self.name())
         return None
 
-    async def _answer_recording(self, request: Request, grant: Grant, on_new_message: OnNewMessage) -> HTTPResponse:
+    async def stop(self) -> None:
+        """See parent class."""
+        self._decoder.shutdown(wait=False, cancel_futures=True)
+        await super().stop()
+
+    async def _answer_recording(
+        self, request: Request, grant: Grant, on_new_message: OnNewMessage, place: ExitStack
+    ) -> HTTPResponse:
         # curl calls any body a form: only what names its boundary is one.
         content_type = request.headers.get("content-type", "")
-        is_form = content_type.startswith("multipart/form-data")
+        is_form = content_type.lower().startswith("multipart/form-data")
         most = self.settings.max_upload_bytes
         body, sender = await read_body(request, most + FORM_BYTES if is_form else most), request.args.get("sender")
         consent = request.args.get("record")
@@ -189,17 +202,34 @@ class VoiceInput(ConnectionInput):
         if sender and not is_name(sender):
             raise ProtocolError("bad_sender", f"sender takes at most {MAX_SENDER} characters that can be printed.")
         sender = grant.conversation(sender or None) or uuid.uuid4().hex
-        longest_s = self.settings.max_upload_ms / 1000
         try:
-            async with self._decoding:
-                samples = await asyncio.to_thread(read_audio, io.BytesIO(body), longest_s, "The recording")
+            samples = await self._decode(body, place)
         except AudioError as error:
             raise ProtocolError("bad_audio", str(error)) from None
-        answers = _Recording(request.app, on_new_message, self.name(), RECORDING, self.recorder)
+        answers = _Recording(self.settings, request.app, on_new_message, self.name(), RECORDING, self.recorder)
         answers.sender, answers.may_record = sender, said_yes(consent)
         with in_call(answers.log):
             await self._hear_out(samples, answers)
+        if answers.refused is not None:
+            raise answers.refused
         return json_response(answers.messages)
+
+    async def _decode(self, body: bytes, place: ExitStack) -> np.ndarray:
+        """The samples of a recording. Nothing stops a thread, so that of a sender who leaves meanwhile keeps the place."""
+        decoding = self._decoder.submit(read_audio, io.BytesIO(body), self.settings.max_upload_ms / 1000, "The recording")
+        decoded = asyncio.wrap_future(decoding)
+        try:
+            return await asyncio.shield(decoded)
+        except asyncio.CancelledError:
+            if not decoding.cancel():
+                kept = place.pop_all()
+
+                def give_back(_: "asyncio.Future[np.ndarray]") -> None:
+                    decoded.exception()  # of which nobody is told
+                    kept.close()
+
+                decoded.add_done_callback(give_back)
+            raise
 
     async def _hear_out(self, samples: np.ndarray, answers: "_Recording") -> None:
         session = SpokenSession(replace(self.settings, silence_timeout_ms=0), answers, answers, self.workers)
@@ -207,6 +237,8 @@ class VoiceInput(ConnectionInput):
             for start in range(0, len(samples), SAMPLE_RATE):
                 await session.hear(samples[start : start + SAMPLE_RATE])
                 await asyncio.sleep(0)  # other calls go on meanwhile
+                if answers.refused is not None:
+                    break
             await session.finish()
         except BaseException:  # the caller's leaving (CancelledError) included
             self.close_soon(session)
@@ -222,13 +254,24 @@ def _refusal(error: ProtocolError, counted_as: str) -> HTTPResponse:
 
 
 class _Recording(SpokenCall):
-    """An uploaded recording: collects the bot's messages of all its turns."""
+    """An uploaded recording: collects the bot's messages of all its turns.
 
-    def __init__(self, *arguments: Any) -> None:
+    Attributes:
+        refused: Why the rest of it is not heard.
+    """
+
+    def __init__(self, settings: VoiceSettings, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.messages: List[Dict[str, Any]] = []
+        self.refused: Optional[ProtocolError] = None
+        self._most_turns = settings.max_turns_per_minute
+        self._turns = Allowance(self._most_turns / 60, self._most_turns)
 
     async def converse(self, turn: Turn) -> None:
+        if self.refused is not None or not self._turns.spend(1):
+            turn.failed = True
+            self.refused = ProtocolError("too_many_turns", f"More than {self._most_turns} turns a minute.", 4429)
+            return
         output = CollectingOutputChannel()
         spoken = turn.spoken()
         metadata = {**self.metadata, "turn": turn.number, "spoken": spoken}
