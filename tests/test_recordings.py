@@ -42,6 +42,7 @@ from spoken_intents.channels.twilio import TwilioInput, TwilioSettings
 from spoken_intents.channels.voice import VoiceInput, VoiceSettings
 from spoken_intents.cli import typed
 from spoken_intents.errors import AudioError, ConfigError, DataError
+from spoken_intents.files import write_whole
 from spoken_intents.recordings import About, Recorder, RecordingSettings, read_recording, recording_files
 
 ABOUT = About("anna", "5c1e", "voice", 1, "2026-05-12T14:25:01.000+00:00", "balance", 0.98)
@@ -177,9 +178,9 @@ def test_it_is_looked_for_what_is_too_old_without_any_call(tmp_path: Path, monke
     try:
         while not tmp_path.is_dir():
             time.sleep(0.001)
-        day = tmp_path / "2020-01-01"
-        day.mkdir()
-        (day / OLD).write_bytes(b"a recording")
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / OLD).write_bytes(b"a recording")
+        day = (tmp_path / "new").rename(tmp_path / "2020-01-01")
         deadline = time.monotonic() + PATIENCE_S
         while day.exists():
             assert time.monotonic() < deadline
@@ -188,7 +189,49 @@ def test_it_is_looked_for_what_is_too_old_without_any_call(tmp_path: Path, monke
         recorder.close()
 
 
+def test_a_deletion_meanwhile_costs_no_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(tmp_path, ABOUT, ABOUT)
+    day, gone = tmp_path / "2020-01-01", tmp_path / "2020-01-02"
+    day.mkdir()
+    gone.mkdir()
+    part = day / f".{OLD}.7.part"
+    part.touch()
+    os.utime(part, (0, 0))
+    found, iterdir = recording_files, Path.iterdir
+
+    def removed_behind_it(directory: Path) -> List[Path]:
+        files = found(directory)
+        files[0].unlink()
+        return files
+
+    def removed_before_and_behind_it(folder: Path) -> Iterator[Path]:
+        if folder == gone:
+            shutil.rmtree(gone, ignore_errors=True)
+        files = list(iterdir(folder))
+        if folder == day:
+            part.unlink(missing_ok=True)
+        return iter(files)
+
+    monkeypatch.setattr(module, "recording_files", removed_behind_it)
+    monkeypatch.setattr(Path, "iterdir", removed_before_and_behind_it)
+    counts = Counted()
+    assert len(keep(tmp_path, ABOUT, ABOUT)) == 3
+    assert counted(counts, "written") == 2 and not gone.exists() and not part.exists()
+
+
 # ------------------------------------------------------------------ disks and processes that fail
+
+
+def test_what_is_durable_is_on_the_disk_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = [], os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, (tmp_path / "file").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_whole(tmp_path / "file", b"whole", durable=True)
+    assert synced == [(f".file.{os.getpid()}.part", False), (tmp_path.name, True)]
 
 
 KILLS = """

@@ -209,7 +209,8 @@ def test_what_was_spoken_once_comes_from_the_disk(settings: SpeechSettings) -> N
     other = Beeps()
     spoken(Speech(other, "another", settings), "Hello there.")
     assert other.spoken == ["Hello there."], "another voice says it anew"
-    assert Path(settings.speech_cache).stat().st_mode & 0o077 == 0, "for nobody else's eyes"
+    directory = Path(settings.speech_cache)
+    assert not any(path.stat().st_mode & 0o077 for path in (directory, *directory.iterdir())), "for nobody else's eyes"
 
 
 def test_a_broken_file_is_spoken_anew(settings: SpeechSettings) -> None:

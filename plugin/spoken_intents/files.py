@@ -11,24 +11,35 @@ from spoken_intents.errors import ConfigError
 PART = ".part"  # what a file is called until it is whole; a process that is killed leaves some behind
 
 
-def write_whole(file: Path, content: bytes, durable: bool = False) -> None:
+def write_whole(file: Path, content: bytes, private: bool = False, durable: bool = False) -> None:
     """Replaces `file` at once when all of `content` is on the disk; when the disk is full, what was there stays.
 
     Args:
-        durable: It shall survive the machine, not only the process, and nobody but its owner may read it.
+        private: Nobody but its owner may read it.
+        durable: It shall survive the machine, not only the process.
     """
     part = file.with_name(f".{file.name}.{os.getpid()}{PART}")
     try:
-        with open(
-            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600 if durable else 0o666), "wb"
-        ) as written:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with open(os.open(part, flags, 0o600 if private else 0o666), "wb") as written:
             written.write(content)
             if durable:
                 written.flush()
                 os.fsync(written.fileno())
         os.replace(part, file)
+        if durable:
+            _sync_directory(file.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    """So that a file in it is found by its name, too, after the machine has failed."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_regular(path: Union[str, Path], directory: Optional[int] = None, links: bool = True) -> BinaryIO:

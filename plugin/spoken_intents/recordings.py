@@ -68,7 +68,8 @@ class About:
         time: When the turn was answered: ISO 8601, UTC.
         intent: What was heard, with `confidence`.
         reference: What Rasa was given, which `steps` calls it.
-        steps: What happened since the recording before, in the steps of a Rasa test story, this turn and its answer included.
+        steps: What happened in the call since the recording before, in the steps of a Rasa test story, this turn and its
+            answer included.
     """
 
     sender: str
@@ -93,10 +94,36 @@ class Recording:
 
 def recording_files(directory: Path) -> List[Path]:
     """Every recording in `directory`, the oldest first. Other files are nobody's business here."""
-    if not directory.is_dir():
+    return sorted(file for day in _days(directory) for file in _inside(day) if _NAME.fullmatch(file.name))
+
+
+def remove_parts(directory: Path) -> None:
+    """Removes what processes left in `directory` that were killed while they wrote; they may be half a recording."""
+    for day in _days(directory):
+        for file in _inside(day):
+            with suppress(FileNotFoundError):  # it has become whole
+                if _PART.fullmatch(file.name) and time.time() - file.stat().st_mtime > PART_S:
+                    file.unlink()
+
+
+def _days(directory: Path) -> List[Path]:
+    return [folder for folder in _inside(directory) if _DAY.fullmatch(folder.name) and folder.is_dir()]
+
+
+def _inside(folder: Path) -> List[Path]:
+    """What is there; nothing where somebody has removed the folder meanwhile, or there never was one."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    days = [folder for folder in directory.iterdir() if _DAY.fullmatch(folder.name) and folder.is_dir()]
-    return sorted(file for folder in days for file in folder.iterdir() if _NAME.fullmatch(file.name))
+
+
+def _size(file: Path) -> int:
+    """Its bytes; none where somebody has removed it meanwhile."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def read_recording(file: Path) -> Recording:
@@ -184,7 +211,7 @@ class Recorder:
         now = datetime.now(timezone.utc)
         folder = self.directory / f"{now:%Y-%m-%d}"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_whole(folder / f"{now:%H%M%S%f}-{secrets.token_hex(8)}.flac", content, durable=True)
+        write_whole(folder / f"{now:%H%M%S%f}-{secrets.token_hex(8)}.flac", content, private=True, durable=True)
         self._room -= len(content)
         self._failing = False
 
@@ -192,14 +219,17 @@ class Recorder:
         """Removes what is too old, what killed processes left, and the oldest where there is no room for `needed` bytes more."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         today = datetime.now(timezone.utc).date()
-        for folder in self.directory.iterdir():
-            if _DAY.fullmatch(folder.name) and folder.is_dir():
-                self._sweep_day(folder, folder.name <= str(today - timedelta(days=self._days)))
-                if folder.name < str(today - timedelta(days=1)):
-                    with suppress(OSError):  # it is not empty
-                        folder.rmdir()
+        remove_parts(self.directory)
+        for day in _days(self.directory):
+            if day.name <= str(today - timedelta(days=self._days)):
+                for file in _inside(day):
+                    if _NAME.fullmatch(file.name):
+                        file.unlink(missing_ok=True)
+            if day.name < str(today - timedelta(days=1)):
+                with suppress(OSError):  # it is not empty
+                    day.rmdir()
         files = recording_files(self.directory)
-        sizes = [file.stat().st_size for file in files]
+        sizes = [_size(file) for file in files]
         held = sum(sizes)
         if held + needed > self._most_bytes:
             for file, size in zip(files, sizes):
@@ -209,12 +239,6 @@ class Recorder:
                 held -= size
         # Other processes write there, too: so it is looked now and then.
         self._room = max(needed, min(self._most_bytes - held, self._most_bytes // 20))
-
-    def _sweep_day(self, folder: Path, too_old: bool) -> None:
-        for file in folder.iterdir():
-            left = _PART.fullmatch(file.name) and time.time() - file.stat().st_mtime > PART_S
-            if left or (too_old and _NAME.fullmatch(file.name)):
-                file.unlink(missing_ok=True)
 
 
 def _encoded(samples: np.ndarray, about: About) -> bytes:

@@ -296,7 +296,7 @@ class _Cache:
         flac = file.getvalue()
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # it may hold what a caller was told
-            write_whole(self._directory / f"{key}.flac", flac)
+            write_whole(self._directory / f"{key}.flac", flac, private=True)
             self._bytes = self._size() if self._bytes is None else self._bytes + len(flac)
             if self._bytes > self._most_bytes:
                 self._make_room()
