@@ -527,6 +527,30 @@ def test_recordings_are_listed(kept: Path, capsys: pytest.CaptureFixture) -> Non
     assert called(capsys, "list", "--sender", "an").count("balance") == 0
 
 
+def test_a_name_reaches_the_terminal_as_text_and_is_found_by_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    names = ["\ud800", "\x1b[2J\nx", "\u202ecod", "back\\slash", "\\ud800"]
+    shown = ["\\ud800", "\\x1b[2J\\nx", "\\u202ecod", "back\\\\slash", "\\\\ud800"]
+    keep(tmp_path, *(replace(ABOUT, sender=name, call_id=name) for name in names))
+    listed = called(capsys, "list", "--directory", tmp_path)
+    for name in shown:
+        assert f"call {name}, sender {name}\n" in listed
+    assert listed.replace("\n", "").isprintable()
+    for left, name in enumerate(reversed(shown)):
+        assert called(capsys, "list", "--directory", tmp_path, "--sender", name, "--call", name).count("balance") == 1
+        assert "1 recordings removed." in called(capsys, "delete", "--directory", tmp_path, "--sender", name)
+        assert len(recording_files(tmp_path)) == len(names) - left - 1
+
+
+def test_with_a_sender_goes_what_was_half_written(kept: Path, capsys: pytest.CaptureFixture) -> None:
+    day = recording_files(kept)[0].parent
+    old, new = day / f".{OLD}.7.part", day / f".{OLD}.8.part"
+    for part in (old, new):
+        part.write_bytes(b"fLaC")
+    os.utime(old, (time.time() - 61, time.time() - 61))
+    called(capsys, "delete", "--sender", "anna")
+    assert not old.exists() and new.exists(), "the new one may still become whole"
+
+
 def test_all_recordings_of_one_sender_are_removed(kept: Path, capsys: pytest.CaptureFixture) -> None:
     (kept / "2020-01-01").mkdir()
     damaged = kept / "2020-01-01" / OLD

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from spoken_intents.errors import AudioError, DataError
-from spoken_intents.recordings import Recording, read_recording, recording_files
+from spoken_intents.recordings import Recording, read_recording, recording_files, remove_parts
 
 typed = typer.Typer(help="What was kept of calls: see it, remove it, make it a test story.", no_args_is_help=True)
 console = Console()
@@ -24,13 +24,14 @@ def list_recordings(
 ) -> None:
     """Print every recording and what is known of it, the oldest first."""
     found, unreadable = _read(directory)
-    shown = [one for one in found if sender in ("", one.about.sender) and call in ("", one.about.call_id)]
+    shown = [one for one in found if sender in ("", shown_as(one.about.sender)) and call in ("", shown_as(one.about.call_id))]
     for call_id in dict.fromkeys(one.about.call_id for one in shown):
         turns = [one for one in shown if one.about.call_id == call_id]
-        console.print(escape(f"call {call_id}, sender {turns[0].about.sender}"), style="bold", highlight=False, soft_wrap=True)
+        head = f"call {shown_as(call_id)}, sender {shown_as(turns[0].about.sender)}"
+        console.print(escape(head), style="bold", highlight=False, soft_wrap=True)
         for one in turns:
             about = one.about
-            heard = f"{about.intent} {about.confidence:.0%}"
+            heard = f"{shown_as(about.intent)} {about.confidence:.0%}"
             line = f"  {about.time[:19]}  turn {about.turn:<3} {heard:<24} {one.seconds:4.1f} s  {one.file}"
             console.print(escape(line), highlight=False, soft_wrap=True)
     _tell_unreadable(unreadable)
@@ -43,9 +44,10 @@ def delete(
 ) -> None:
     """Remove every recording of one sender. What Rasa's tracker store holds of them is not touched."""
     found, unreadable = _read(directory)
-    theirs = [one.file for one in found if one.about.sender == sender]
+    theirs = [one.file for one in found if shown_as(one.about.sender) == sender]
     for file in theirs:
         file.unlink(missing_ok=True)
+    remove_parts(directory)  # of half a recording nobody knows whose it was
     console.print(f"{len(theirs)} recordings removed.")
     _tell_unreadable(unreadable)
 
@@ -62,7 +64,7 @@ def story(
     [dim]spoken-intents recordings story 5c1e... > tests/test_call.yml[/]
     """
     found, unreadable = _read(directory)
-    turns = [one for one in found if one.about.call_id == call]
+    turns = [one for one in found if shown_as(one.about.call_id) == call]
     if not turns:
         raise DataError(f"{directory} holds no recording of a call {call}. `spoken-intents recordings list` shows all.")
     _tell_unreadable(unreadable)
@@ -81,6 +83,11 @@ def steps_of(turn: Recording) -> List[Dict[str, Any]]:
     return steps if any(step.get("user") is clip for step in steps) else [*steps, spoken]
 
 
+def shown_as(name: str) -> str:
+    """A name that a client chose, with what cannot be printed escaped as Python does: a terminal would obey some of it."""
+    return "".join(letter if letter.isprintable() and letter != "\\" else ascii(letter)[1:-1] for letter in name)
+
+
 def _read(directory: Path) -> Tuple[List[Recording], List[Path]]:
     if not directory.is_dir():
         raise DataError(f"{directory}: no such directory. Name the one of the channel's setting recordings with --directory.")
@@ -92,7 +99,7 @@ def _read(directory: Path) -> Tuple[List[Recording], List[Path]]:
         except AudioError:
             if file.exists():  # else it was removed meanwhile
                 unreadable.append(file)
-    return found, unreadable
+    return sorted(found, key=lambda one: one.about.time), unreadable
 
 
 def _tell_unreadable(files: List[Path]) -> None:
