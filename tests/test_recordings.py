@@ -1,5 +1,6 @@
 """What callers said, on disk: whole or not there, as much and as long as is allowed, and removed when its speaker wants it."""
 
+import asyncio
 import json
 import os
 import re
@@ -38,6 +39,8 @@ from in_process import PATIENCE_S, run, serving
 from spoken_intents import recordings as module
 from spoken_intents import segmenter
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16, read_audio
+from spoken_intents.channels import stories
+from spoken_intents.channels.stories import steps_between
 from spoken_intents.channels.twilio import TwilioInput, TwilioSettings
 from spoken_intents.channels.voice import VoiceInput, VoiceSettings
 from spoken_intents.cli import typed
@@ -189,7 +192,9 @@ def test_it_is_looked_for_what_is_too_old_without_any_call(tmp_path: Path, monke
         recorder.close()
 
 
-def test_a_deletion_meanwhile_costs_no_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deletion_meanwhile_costs_no_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     keep(tmp_path, ABOUT, ABOUT)
     day, gone = tmp_path / "2020-01-01", tmp_path / "2020-01-02"
     day.mkdir()
@@ -217,6 +222,7 @@ def test_a_deletion_meanwhile_costs_no_recording(tmp_path: Path, monkeypatch: py
     counts = Counted()
     assert len(keep(tmp_path, ABOUT, ABOUT)) == 3
     assert counted(counts, "written") == 2 and not gone.exists() and not part.exists()
+    assert caplog.messages == []
 
 
 # ------------------------------------------------------------------ disks and processes that fail
@@ -368,7 +374,7 @@ class Rasa:
             *([ActionExecuted("action_session_start"), SessionStarted()] if new else []),
             *([SlotSet("session_started_metadata", message.metadata)] if new else []),
             ActionExecuted("action_listen"),
-            UserUttered(message.text, {"name": heard, "confidence": 1.0}, []),
+            UserUttered(message.text, {"name": heard, "confidence": 1.0}, [], metadata=message.metadata),
             ActionExecuted("freeze_form"),
             ActiveLoop("freeze_form"),
             SlotSet("account", "savings"),
@@ -383,7 +389,8 @@ class Rasa:
         await message.output_channel.send_text_message(message.sender_id, "You have nothing.")
 
     async def retrieve(self, sender: str) -> Optional[DialogueStateTracker]:
-        return self.trackers.get(sender)
+        tracker = self.trackers.get(sender)
+        return tracker and tracker.copy()  # as a store does
 
 
 async def talk(app: Any, *messages: Any, finals: int) -> None:
@@ -448,7 +455,7 @@ def test_a_caller_may_refuse(tmp_path: Path, consent: bool) -> None:
     async def scenario(app: Any) -> None:
         await talk(app, {"record": consent}, speech(1), finals=1)
         async with Telephone(app.ctx.port) as phone:
-            await phone.connect(parameters={"record": str(consent), "branch": "Leeds"})
+            await phone.connect(parameters={"record": str(consent).lower(), "branch": "Leeds"})
             await phone.say(np.concatenate([np.full(800, 0.8), np.zeros(1600)]))
             await phone.until(lambda: rasa.trackers.get(phone.call_sid))
             await phone.stop()
@@ -467,6 +474,114 @@ def test_a_caller_may_refuse(tmp_path: Path, consent: bool) -> None:
     assert {one.about.channel for one in found} == ({"voice", "twilio_media_streams"} if consent else set())
     metadata = [str(tracker.get_slot("session_started_metadata")) for tracker in rasa.trackers.values()]
     assert not any("record" in one for one in metadata)
+
+
+@pytest.mark.parametrize(
+    ("query", "form"),
+    [
+        ("record=", None), ("record", None), ("record=true&record=false", None), ("record=false&record=true", None),
+        ("Record=False", None), ("record=True", None), ("", ["no"]), ("", [""]), ("record=true", ["false"]),
+        ("record=true", ["true", "false"]), ("record=", ["true"]),
+    ],
+)  # fmt: skip
+def test_one_no_is_a_no_however_it_is_said(tmp_path: Path, query: str, form: Optional[List[str]]) -> None:
+    soundfile.write(tmp_path / "upload.wav", said(3), SAMPLE_RATE)
+    wav = (tmp_path / "upload.wav").read_bytes()
+
+    def body(consent: Optional[List[str]]) -> Any:
+        if consent is None:
+            return wav
+        fields = aiohttp.FormData()
+        fields.add_field("audio", wav, filename="upload.wav")
+        for value in consent:
+            fields.add_field("record", value)
+        return fields
+
+    async def scenario(app: Any) -> None:
+        async with aiohttp.ClientSession() as http:
+            url = f"http://127.0.0.1:{app.ctx.port}/webhooks/voice/webhook"
+            for sender, said_in_query, said_in_form in (("no", query, form), ("yes", "record=true", form and ["true", "true"])):
+                async with http.post(f"{url}?sender={sender}&{said_in_query}", data=body(said_in_form)) as answer:
+                    assert answer.status == 200
+
+    assert [one.about.sender for one in recorded(tmp_path / "recordings", scenario, Rasa())] == ["yes"]
+
+
+def test_what_another_call_of_the_conversation_was_told_is_not_in_it(tmp_path: Path) -> None:
+    async def scenario(app: Any) -> None:
+        async with aiohttp.ClientSession() as http:
+            url = f"ws://127.0.0.1:{app.ctx.port}/webhooks/voice/websocket"
+
+            async def end_of_turn(socket: Any) -> None:
+                async for frame in socket:
+                    if json.loads(frame.data).get("final"):
+                        return
+
+            async with http.ws_connect(url) as willing, http.ws_connect(url) as unwilling:
+                await willing.send_json({"sender": "anna"})
+                await willing.send_json({"text": "/greet"})
+                await end_of_turn(willing)
+                await unwilling.send_json({"sender": "anna", "record": False})
+                await unwilling.send_json({"text": "my PIN is 1234"})
+                await end_of_turn(unwilling)
+                await willing.send_bytes(speech(2))
+                await end_of_turn(willing)
+
+    (found,) = recorded(tmp_path, scenario, Rasa())
+    greeted, spoken = {"intent": "greet", "user": "/greet"}, {"intent": "intent_2", "user": found.about.reference}
+    assert found.about.steps == [greeted, *ANSWER, spoken, *ANSWER]
+
+
+def test_of_a_long_conversation_its_end_is_looked_at() -> None:
+    tracker = DialogueStateTracker.from_events("anna", [], DOMAIN.slots)
+    for _ in range(1000):
+        tracker.update(ActionExecuted("action_listen"))
+        tracker.update(UserUttered("/greet", {"name": "greet"}, metadata={"call_id": "5c1e"}))
+        tracker.update(ActionExecuted("utter_greet"))
+    steps = steps_between(tracker, "5c1e", 0, time.time(), DOMAIN)
+    assert 600 < len(steps) <= 1000 and steps[-2:] == [{"intent": "greet", "user": "/greet"}, {"action": "utter_greet"}]
+
+
+def test_a_slow_tracker_store_keeps_no_turn_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stories, "STEPS_S", PATIENCE_S)
+    monkeypatch.setattr(stories, "WAITING", 2)
+    asked = []
+
+    class Slow(Rasa):
+        async def retrieve(self, sender: str) -> Any:
+            asked.append(sender)
+            await ended.wait()
+            return await super().retrieve(sender)
+
+    async def scenario(app: Any) -> None:
+        nonlocal ended
+        ended = asyncio.Event()
+        await talk(app, {"sender": "anna"}, speech(1), speech(2), speech(3), finals=3)
+        ended.set()
+
+    ended: asyncio.Event
+    found = sorted(recorded(tmp_path, scenario, Slow()), key=lambda one: one.about.turn)
+    assert len(asked) == 2, "the third has too many before it"
+    told = [(one.about.turn, one.about.steps) for one in found]
+    spoken = [{"intent": one.about.intent, "user": one.about.reference} for one in found]
+    assert told == [(1, [spoken[0], *ANSWER]), (2, [spoken[1], *ANSWER]), (3, [])]
+
+
+def test_a_tracker_store_that_hangs_costs_the_story_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stories, "STEPS_S", 0.01)
+
+    class Hanging(Rasa):
+        async def retrieve(self, sender: str) -> Any:
+            await asyncio.Event().wait()
+
+    async def scenario(app: Any) -> None:
+        await talk(app, {"sender": "anna"}, speech(1), finals=1)
+
+    (found,) = recorded(tmp_path, scenario, Hanging())
+    assert found.about.intent == "intent_1" and found.about.steps == []
+    assert "is recorded without what the bot did" in caplog.text
 
 
 def test_a_turn_that_failed_is_recorded_all_the_same(tmp_path: Path) -> None:

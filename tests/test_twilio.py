@@ -23,6 +23,7 @@ from in_process import run
 from spoken_intents import segmenter
 from spoken_intents.audio import SAMPLE_RATE, StreamingResampler
 from spoken_intents.channels import twilio
+from spoken_intents.channels.spoken import said_yes
 from spoken_intents.channels.twilio import TwilioInput, TwilioSettings
 from spoken_intents.errors import ConfigError
 from spoken_intents.recognizer import Recognition
@@ -742,6 +743,20 @@ def test_a_call_from_number_to_answer(public: str, base: Optional[str], wss: str
     assert (metadata["caller"], metadata["callee"], metadata["direction"]) == ("+442071838750", "+441514960000", "inbound")
     assert metadata["parameters"] == {"branch": "Leeds & York"}
     assert TOKEN not in str(metadata) and "spoken_intents_token" not in str(metadata)
+
+
+@pytest.mark.parametrize(
+    "query", ["?record=", "?record", "?record=false&record=true", "?Record=False", "?record=True", "?record=no"]
+)
+def test_a_no_to_being_recorded_reaches_the_call(query: str) -> None:
+    async def main() -> None:
+        async with serving(Rasa()) as server, server.phone() as phone:
+            _, parameters = await phone.dial(query=query)
+            assert parameters["record"] == "false" and not said_yes(parameters.items())
+            _, parameters = await phone.dial(query="?record=true")
+            assert said_yes(parameters.items())
+
+    run(main())
 
 
 def test_only_twilio_may_ask_for_twiml(caplog: pytest.LogCaptureFixture) -> None:

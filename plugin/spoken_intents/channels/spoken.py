@@ -6,7 +6,8 @@ import logging
 import time
 import uuid
 from datetime import datetime, timezone
-from typing import Any, Awaitable, Callable, Coroutine, Dict, List, Optional, Set
+from functools import partial
+from typing import Any, Awaitable, Callable, Coroutine, Dict, Iterable, List, Optional, Set, Tuple
 
 import numpy as np
 from rasa.core.agent import Agent
@@ -21,7 +22,7 @@ from spoken_intents import metrics
 from spoken_intents import recognizer as recognizers
 from spoken_intents.action_answers import judge_schemas_once
 from spoken_intents.channels.actions import failures, notice_failures
-from spoken_intents.channels.stories import steps_since
+from spoken_intents.channels.stories import Steps, StoryRecorder, steps_between
 from spoken_intents.errors import ActionError, ProtocolError, UnwellError
 from spoken_intents.health import Probe
 from spoken_intents.logs import LogContext, name_calls
@@ -41,6 +42,7 @@ NO_RECOGNIZER = (
     "The loaded Rasa model hears nothing: it has no trained SpokenIntentClassifier. Add it to the pipeline in "
     "config.yml, give it spoken examples, and run rasa train."
 )
+RECORD = "record"  # the parameter by which callers refuse to be recorded
 EVER_ANSWERED = ("/metrics", "/health")  # also by a server that ends
 GOING_DOWN = ProtocolError("going_down", "This server is about to end. Call again: the conversation goes on where it was.", 1012)
 
@@ -75,9 +77,9 @@ def settle(app: Sanic) -> None:
         gc.freeze()
 
 
-def said_yes(consent: Optional[str]) -> bool:
-    """Whether a caller may be recorded by what a parameter ``record`` says: ``true``, or nothing."""
-    return consent is None or consent.strip().lower() == "true"
+def said_yes(parameters: Iterable[Tuple[str, str]]) -> bool:
+    """Whether a caller may be recorded by its parameters, names and values: whatever is called ``record`` says ``true``."""
+    return all(value == "true" for name, value in parameters if name.casefold() == RECORD)
 
 
 class SpokenInput(InputChannel):
@@ -100,7 +102,7 @@ class SpokenInput(InputChannel):
         notice_failures()
         Segmenter(settings)  # a detector that is not installed is told now, not to the first caller
         self.speech: Optional[Speech] = make_speech(speech)  # likewise a voice
-        self.recorder = Recorder(recordings) if recordings.recordings else None  # likewise a directory
+        self.recorder = StoryRecorder(Recorder(recordings)) if recordings.recordings else None  # likewise a directory
         self.workers = Workers()
         self._audio_files = audio_files
         self.ending = False
@@ -225,7 +227,7 @@ class SpokenInput(InputChannel):
         if self.speech is not None:
             self.speech.close()
         if self.recorder is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self.recorder.close)
+            await self.recorder.close()
 
 
 class SpokenCall(Line):
@@ -244,7 +246,12 @@ class SpokenCall(Line):
     """
 
     def __init__(
-        self, app: Sanic, on_new_message: OnNewMessage, channel: str, counted_as: str = "", recorder: Optional[Recorder] = None
+        self,
+        app: Sanic,
+        on_new_message: OnNewMessage,
+        channel: str,
+        counted_as: str = "",
+        recorder: Optional[StoryRecorder] = None,
     ) -> None:
         self.id = uuid.uuid4().hex
         self.sender = self.id
@@ -307,6 +314,7 @@ class SpokenCall(Line):
             return failed
         finally:
             if self._recorder is not None and self.may_record and turn.recognition and turn.utterance:
+                since, self._told_until = self._told_until, time.time()
                 about = About(
                     sender=self.sender,
                     call_id=self.id,
@@ -316,22 +324,16 @@ class SpokenCall(Line):
                     intent=turn.recognition.intent,
                     confidence=round(turn.recognition.confidence, 4),
                     reference=turn.text,
-                    steps=await self._steps(),
                 )
-                self._recorder.record(turn.utterance.samples, about)
+                self._recorder.record(turn.utterance.samples, about, partial(self._steps, since, self._told_until))
 
-    async def _steps(self) -> List[Dict[str, Any]]:
-        """What happened since the last recording; nothing where the tracker cannot be had."""
+    async def _steps(self, since: float, until: float) -> Steps:
+        """What happened in this call in between; nothing where there is no tracker."""
         agent = agent_of(self._app)
-        try:
-            tracker = await agent.tracker_store.retrieve(self.sender) if agent else None
-            if agent is None or agent.domain is None or tracker is None:
-                return []
-            steps, self._told_until = steps_since(tracker, self._told_until, agent.domain)
-            return steps
-        except Exception:  # a turn is worth more than its story
-            logger.exception("Call %s: a turn is recorded without what the bot did.", self.id)
+        tracker = await agent.tracker_store.retrieve(self.sender) if agent else None
+        if agent is None or agent.domain is None or tracker is None:
             return []
+        return await asyncio.to_thread(steps_between, tracker, self.id, since, until, agent.domain)
 
     # ------------------------------------------------ the caller's side; what a channel has not got does nothing
 

@@ -23,7 +23,7 @@ from spoken_intents import metrics
 from spoken_intents.audio import float_to_mulaw
 from spoken_intents.channels import twilio_protocol as protocol
 from spoken_intents.channels.connection import ConnectionCall, ConnectionInput, ConnectionSettings
-from spoken_intents.channels.spoken import OnNewMessage, said_yes
+from spoken_intents.channels.spoken import RECORD, OnNewMessage, said_yes
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import ProtocolError
 from spoken_intents.turns import Turn
@@ -35,8 +35,6 @@ ADDRESS = re.compile(r"[\w.:\[\]/%~-]{1,500}", re.ASCII)
 GIVE_WAY_MS = 1_000  # to say goodbye in
 MAX_FORM_BYTES = 65_536  # Twilio sends about 1,000
 KNOWN = {"From": "caller", "To": "callee", "Direction": "direction", "language": "language"}  # parameter -> metadata
-
-RECORD = "record"  # the parameter by which callers refuse to be recorded
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,10 @@ class TwilioInput(ConnectionInput):
             metrics.refused(self.name(), "busy")
             return _twiml(protocol.busy())
         fields = dict(form)
-        parameters = {name: value for name, value in parse_qsl(request.query_string) if name != protocol.TOKEN}
+        said = parse_qsl(request.query_string, keep_blank_values=True)
+        parameters = {name: value for name, value in said if value and name != protocol.TOKEN}
+        if not said_yes(said):
+            parameters[RECORD] = "false"
         parameters.update({name: fields[name] for name in ("From", "To", "Direction") if fields.get(name)})
         if self.settings.auth_token:
             expires_at = int(time.time()) + protocol.TOKEN_LIFE_S
@@ -225,8 +226,9 @@ class _TwilioCall(ConnectionCall):
         logger.info("It is Twilio's call %s.", start.call_id)
         self.id = self.sender = self.log.call = start.call_id
         self._stream_id = start.stream_id
-        parameters = {name: value for name, value in start.parameters.items() if name not in (*KNOWN, RECORD, protocol.TOKEN)}
-        self.may_record = said_yes(start.parameters.get(RECORD))
+        ours = (*KNOWN, protocol.TOKEN)
+        parameters = {n: value for n, value in start.parameters.items() if n not in ours and n.casefold() != RECORD}
+        self.may_record = said_yes(start.parameters.items())
         known = {ours: start.parameters.get(theirs) for theirs, ours in KNOWN.items()}
         self.metadata = {"call_id": start.call_id, "stream_id": start.stream_id, **known, "parameters": parameters}
         self._channel.begin(self)

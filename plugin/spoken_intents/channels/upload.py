@@ -4,7 +4,7 @@ Sanic would read the whole body before anybody is asked, and cut a form into as 
 """
 
 import asyncio
-from typing import Dict
+from typing import List, Tuple
 
 from sanic.headers import parse_content_header
 from sanic.request import Request
@@ -54,8 +54,8 @@ def _read_no_more(request: Request) -> None:
     request.stream.request_max_size = 0  # type: ignore[union-attr]
 
 
-def form_of(body: bytes, content_type: str) -> Dict[str, bytes]:
-    """The fields of a ``multipart/form-data`` body (RFC 7578) by name, files and others; of one name, the first.
+def form_of(body: bytes, content_type: str) -> List[Tuple[str, bytes]]:
+    """The fields of a ``multipart/form-data`` body (RFC 7578), files and others: names, which may come again, and contents.
 
     Raises:
         ProtocolError: (``bad_form``) It is none, or has more than `MAX_PARTS` parts.
@@ -66,11 +66,11 @@ def form_of(body: bytes, content_type: str) -> Dict[str, bytes]:
     first, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary, MAX_PARTS + 1)
     if len(parts) > MAX_PARTS or not parts or not parts[-1].startswith(b"--"):
         raise ProtocolError("bad_form", f"A form has 1 to {MAX_PARTS - 1} parts, and ends with its boundary and --.")
-    fields: Dict[str, bytes] = {}
+    fields: List[Tuple[str, bytes]] = []
     for part in parts[:-1]:
         head, _, content = part.partition(b"\r\n\r\n")
         for line in head[:FORM_BYTES].decode(errors="replace").split("\r\n"):
             name, _, value = line.partition(":")
             if name.strip().lower() == "content-disposition":
-                fields.setdefault(str(parse_content_header(value)[1].get("name", "")), content)
+                fields.append((str(parse_content_header(value)[1].get("name", "")), content))
     return fields

@@ -189,12 +189,13 @@ class VoiceInput(ConnectionInput):
         is_form = content_type.lower().startswith("multipart/form-data")
         most = self.settings.max_upload_bytes
         body, sender = await read_body(request, most + FORM_BYTES if is_form else most), request.args.get("sender")
-        consent = request.args.get("record")
+        said = request.get_query_args(keep_blank_values=True)
         if is_form:
-            form = form_of(body, content_type)
+            fields = form_of(body, content_type)
+            form = dict(reversed(fields))  # of one name, the first
             body = form.get("audio", b"")
             sender = sender or form.get("sender", b"").decode(errors="replace")
-            consent = consent or form.get("record", b"").decode(errors="replace") or None
+            said = [*said, *((name, value.decode(errors="replace")) for name, value in fields)]
             if len(body) > most:
                 raise ProtocolError("too_large", f"{len(body)} bytes: at most {most} are taken.", 4413)
         if not body:
@@ -207,7 +208,7 @@ class VoiceInput(ConnectionInput):
         except AudioError as error:
             raise ProtocolError("bad_audio", str(error)) from None
         answers = _Recording(self.settings, request.app, on_new_message, self.name(), RECORDING, self.recorder)
-        answers.sender, answers.may_record = sender, said_yes(consent)
+        answers.sender, answers.may_record = sender, said_yes(said)
         with in_call(answers.log):
             await self._hear_out(samples, answers)
         if answers.refused is not None:
