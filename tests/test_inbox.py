@@ -112,6 +112,31 @@ def test_a_client_that_is_faster_than_us_is_not_read_any_further(taken: List[Any
     assert largest < 1_000_000  # of three million: what had been read when it was full
 
 
+def test_messages_without_anything_in_them_count_too(taken: List[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, calls = asyncio.Event(), []
+
+    async def take(call: Any, message: Any) -> None:
+        calls.append(call)
+        await go_on.wait()
+        taken.append(message)
+
+    monkeypatch.setattr(voice._Call, "take", take)
+
+    def until() -> bool:
+        if calls and not calls[0]._transport.is_reading():
+            go_on.set()
+        return len(taken) == 5000
+
+    talk(frame(b"", 2) * 5000, until=until)
+    assert go_on.is_set() and set(taken) == {b""}
+
+
+def test_a_message_in_parts_may_be_larger_than_what_waits(taken: List[Any]) -> None:
+    part = bytes(60_000)
+    talk(frame(part, 2, False), *[frame(part, 0, False)] * 9, frame(part, 0), until=lambda: taken)
+    assert taken == [part * 11]
+
+
 def test_text_that_is_none_ends_the_connection(taken: List[Any]) -> None:
     async def main() -> Any:
         async with serving(VoiceInput(SETTINGS), rasa=None, ear=ScriptedRecognizer()) as app:

@@ -285,6 +285,33 @@ def test_a_call_that_lasts_too_long_is_ended() -> None:
     assert counted("spoken_intents_refusals_total", channel="voice", code="call_too_long") == 1
 
 
+def test_a_call_whose_bot_hangs_is_ended_all_the_same() -> None:
+    """With as many turns waiting as may, and more behind them. The turn that Rasa has is finished."""
+    finished: List[str] = []
+
+    async def main() -> Dict[str, Any]:
+        go_on = asyncio.Event()
+
+        async def hangs(message: Any) -> None:
+            await go_on.wait()
+            finished.append(message.text)
+
+        channel = VoiceInput(VoiceSettings(**QUICK, max_call_ms=1000))
+        async with serving(channel, rasa=hangs, ear=EAR) as app, aiohttp.ClientSession() as http:
+            async with Caller(http, app.ctx.port) as caller:
+                for number in range(12):
+                    await caller._socket.send_json({"text": f"turn {number}"})
+                refusal = await asyncio.wait_for(caller.refusal(), PATIENCE_S)
+            go_on.set()
+            return refusal
+
+    counted = Counted()
+    refusal = run(main())
+    assert (refusal["code"], refusal["close_code"]) == ("call_too_long", 4408)
+    assert finished == ["turn 0"]
+    assert counted("spoken_intents_calls_open", channel="voice") == 0
+
+
 def test_one_address_has_so_many_places_and_no_more() -> None:
     """As the proxy in front tells it. What is not told counts for nobody: a proxy on this machine speaks for many."""
     counted = Counted()

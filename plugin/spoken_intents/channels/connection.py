@@ -353,7 +353,7 @@ class ConnectionCall(SpokenCall):
             came, self._came = self._came, 0
             if not self._bytes.spend(came):
                 raise ProtocolError("too_many_bytes", f"More than {self._settings.max_bytes_per_second} bytes a second.", 4429)
-        await self.take(message)
+        await self._inbox.until_refused(self.take(message))
         await asyncio.sleep(0)  # a client that sends without pause must not keep the loop to itself
 
     # ------------------------------------------------ what the session wants

@@ -5,7 +5,7 @@ Sanic's own way to a message makes several tasks, locks and a timer for each: 0.
 
 import asyncio
 from collections import deque
-from typing import Any, Deque, List, Optional, Tuple, Union
+from typing import Any, Coroutine, Deque, List, Optional, Tuple, Union
 
 from sanic.exceptions import WebsocketClosed
 from websockets.frames import Frame, Opcode
@@ -14,6 +14,7 @@ from spoken_intents.errors import ProtocolError
 
 Message = Union[str, bytes]
 
+MESSAGE_BYTES = 100  # that a waiting message takes, beside what is in it
 FULL_BYTES = 262_144  # that wait to be taken: nothing more is read from the client meanwhile
 
 
@@ -29,13 +30,14 @@ class Inbox:
         self._websocket = websocket
         self._transport = transport
         self._loop = asyncio.get_running_loop()
-        self._messages: Deque[Tuple[Message, int]] = deque()  # with their bytes
+        self._messages: Deque[Tuple[Message, int]] = deque()  # with their sizes
         self._bytes = 0
         self._parts: List[bytes] = []  # of a message that is not whole yet
         self._is_text = False
         self._reading = True
         self._closed = False
         self._refusal: Optional[ProtocolError] = None
+        self._working: "Optional[asyncio.Task[None]]" = None
         self._waiting: "Optional[asyncio.Future[None]]" = None
         self._idle_s = idle_s
         websocket.connection_lost_waiter.add_done_callback(lambda _: self.close())
@@ -50,13 +52,15 @@ class Inbox:
             return self.close()
         if frame.opcode is not Opcode.CONT:
             self._is_text = frame.opcode is Opcode.TEXT
-        self._parts.append(bytes(frame.data))
-        self._bytes += len(frame.data)
+        if frame.data:
+            self._parts.append(bytes(frame.data))
+            self._bytes += len(frame.data)
         if frame.fin:
             whole, self._parts = b"".join(self._parts), []
-            self._messages.append((whole.decode() if self._is_text else whole, len(whole)))
+            self._bytes += MESSAGE_BYTES
+            self._messages.append((whole.decode() if self._is_text else whole, _size(whole)))
             self._wake()
-        if self._reading and self._bytes > FULL_BYTES:
+        if self._reading and self._messages and self._bytes > FULL_BYTES:  # else the rest of the one message is waited for
             self._reading = False
             self._transport.pause_reading()
 
@@ -80,7 +84,8 @@ class Inbox:
         if self._messages:
             message, size = self._messages.popleft()
             self._bytes -= size
-            if not self._reading and self._bytes <= FULL_BYTES // 2 and not self._transport.is_closing():
+            room = self._bytes <= FULL_BYTES // 2 or not self._messages
+            if not self._reading and room and not self._transport.is_closing():
                 self._reading = True
                 self._transport.resume_reading()
             return message
@@ -90,13 +95,31 @@ class Inbox:
 
     def put_back(self, message: Message) -> None:
         """Makes it the next one."""
-        self._messages.appendleft((message, len(message)))
-        self._bytes += len(message)
+        self._messages.appendleft((message, _size(message)))
+        self._bytes += _size(message)
 
     def refuse(self, why: ProtocolError) -> None:
         """Ends the call for something that is no message: `get` raises it, whatever has come."""
         self._refusal = why
         self._wake()
+        if self._working is not None:
+            self._working.cancel()
+
+    async def until_refused(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does what a message asks for, unless the call is refused meanwhile: a bot that hangs must not keep it.
+
+        Raises:
+            ProtocolError: What `refuse` was given.
+        """
+        self._working = asyncio.current_task()
+        try:
+            await work
+        except asyncio.CancelledError:
+            if self._refusal is None:
+                raise  # it is the connection's handler that is cancelled
+            raise self._refusal from None
+        finally:
+            self._working = None
 
     async def take_early(self) -> None:
         """Takes over what Sanic had parsed already when this was made."""
@@ -105,8 +128,8 @@ class Inbox:
         while self._websocket.process_event_mutex.locked():
             message = await self._websocket.recv(0)
             if message is not None:
-                early.append((message, len(message)))
-                self._bytes += len(message)
+                early.append((message, _size(message)))
+                self._bytes += _size(message)
             await asyncio.sleep(0)
         self._messages.extendleft(reversed(early))  # others have come meanwhile
 
@@ -118,3 +141,7 @@ class Inbox:
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
+
+
+def _size(message: Message) -> int:
+    return len(message) + MESSAGE_BYTES
