@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Optional, Tuple
 
+import aiohttp
 import numpy as np
 import pytest
 import yaml
@@ -811,7 +812,7 @@ def test_any_bytes_in_a_header_are_refused(header: bytes, status: bytes, caplog:
     [
         ({"From": "x" * 600}, 400, "Custom parameter 'From': name and value are text of at most 500 characters"),
         ({"From": "\0"}, 400, "Custom parameter 'From'"),
-        ({"From": "x" * 70_000}, 413, "At most 65536 bytes are taken."),
+        ({"From": "x" * 70_000}, 413, "bytes: at most 65536 are taken."),
     ],
 )
 def test_the_webhook_refuses_what_no_call_has(fields: Dict[str, str], status: int, words: str) -> None:
@@ -836,6 +837,76 @@ def test_only_streams_of_our_own_twiml_are_let_in(caplog: pytest.LogCaptureFixtu
 
     assert run(main()).closed == 4403
     assert "The stream was not opened by this server's webhook, which it has to be. (bad_token)" in caplog.text
+
+
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_strangers_take_no_line_and_are_gone_soon(
+    token: Optional[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(twilio, "START_MS", 1500)
+    rasa = Rasa(intent_6=["0.1"])
+
+    async def main() -> List[Optional[int]]:
+        async with serving(rasa, replace(SETTINGS, auth_token=token, max_connections=3)) as server, server.phone() as phone:
+            async with server.phone() as one, server.phone() as two:
+                for stranger in (one, two):
+                    await stranger.open()
+                    await stranger.event("connected")
+                _, parameters = await phone.dial(token or "")
+                await phone.connect(parameters)
+                await phone.say(said(6))
+                await phone.until(lambda: rasa.turns)
+                assert server.channel.calls == 1
+                await phone.listen(lambda: one.closed and two.closed)
+                assert phone.closed is None
+                return [one.closed, two.closed]
+
+    assert run(main()) == [4408, 4408]
+    assert "No start came within 1500 ms. (before_start)" in caplog.text
+
+
+def test_strangers_may_not_send_much(caplog: pytest.LogCaptureFixture) -> None:
+    closed, _ = closing(caplog, lambda phone: phone.event("connected", more="x" * 70_000))
+    assert closed == 1009
+
+
+def test_who_leaves_before_start_leaves(caplog: pytest.LogCaptureFixture) -> None:
+    closed, log = closing(caplog, lambda phone: phone.stop())
+    assert closed is not None and "Refused" not in log
+
+
+def test_no_page_may_open_a_stream() -> None:
+    async def main() -> Optional[int]:
+        async with serving(Rasa()) as server, aiohttp.ClientSession() as http:
+            url = f"ws://127.0.0.1:{server.port}{CHANNEL}/websocket"
+            async with http.ws_connect(url, origin=f"http://127.0.0.1:{server.port}") as page:
+                await page.receive(in_process.PATIENCE_S)
+                return page.close_code
+
+    assert run(main()) == 4403
+
+
+UPGRADE = (
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c3Bva2VuIGludGVudHMhIQ==\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "headers", "status"),
+    [(b"POST", b"Content-Type: application/x-www-form-urlencoded\r\n", b"413"), (b"GET", UPGRADE, b"101")],
+)
+def test_a_large_body_is_not_waited_for(asked: bytes, headers: bytes, status: bytes) -> None:
+    path = f"{CHANNEL}/{'webhook' if asked == b'POST' else 'websocket'}".encode()
+
+    async def main() -> bytes:
+        async with serving(Rasa(), SAFE) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(asked + b" " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 90000000\r\n" + headers + b"\r\n")
+            answer = await asyncio.wait_for(reader.readline(), in_process.PATIENCE_S)
+            writer.transport.abort()
+            return answer
+
+    assert run(main()).startswith(b"HTTP/1.1 " + status)
 
 
 def test_twiml_is_for_now(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -866,6 +937,8 @@ def test_an_open_door_and_a_mute_bot_are_told_once(caplog: pytest.LogCaptureFixt
     ("settings", "words"),
     [
         ({"token": "x"}, "unknown token. Allowed: .*auth_token"),
+        ({"auth_token": ""}, "auth_token is empty. Leave it out"),
+        ({"auth_token": "${TWILIO_AUTH_TOKEN}"}, "auth_token names a variable. Write it without quotation marks"),
         (
             {"public_url": "http://bot.example"},
             r"public_url takes an address such as https://bot\.example, got 'http://bot\.example'",
@@ -887,9 +960,11 @@ def test_the_settings_in_the_docs_are_taken() -> None:
     assert block is not None
     (name, settings), *_ = yaml.safe_load(block[1]).items()
     assert name == f"{TwilioInput.__module__}.{TwilioInput.__name__}"
-    channel = TwilioInput.from_credentials({**settings, "speech": "none"})
+    assert settings["auth_token"] == "${TWILIO_AUTH_TOKEN}", "which Rasa puts in"
+    channel = TwilioInput.from_credentials({**settings, "auth_token": TOKEN, "speech": "none"})
     assert channel.settings.public_url == "https://bot.example"
     defaults = {row[1]: row[2].strip() for row in re.finditer(r"^\| `(\w+)` \| (.*?)\|", text.split("## What Rasa")[0], re.M)}
     assert len(defaults) == 11
     for setting, default in defaults.items():
-        assert str(getattr(TwilioSettings(), setting)) == default
+        value = getattr(TwilioSettings(), setting)
+        assert ("" if value is None else str(value)) == default

@@ -62,12 +62,7 @@ class AccessSettings:
 
     def __post_init__(self) -> None:
         for name, secret in (("auth_token", self.auth_token), ("jwt_secret", self.jwt_secret)):
-            # Rasa puts in variables where there are no quotation marks; a variable that is empty must not open the door.
-            require(
-                secret is None or "${" not in secret,
-                f"{name} names a variable. Write it without quotation marks: {name}: ${{NAME}}",
-            )
-            require(secret != "", f"{name} is empty. Leave it out where everybody may speak.")
+            check_secret(name, secret)
         require(
             self.auth_token is None or re.fullmatch("[!-~]{1,%d}" % MAX_TOKEN, self.auth_token) is not None,
             f"auth_token takes 1 to {MAX_TOKEN} printable ASCII characters without spaces.",
@@ -136,6 +131,16 @@ class AccessSettings:
         if not own or own != host:
             words = f"Pages of {shown(origin)} may not connect; see the setting allowed_origins."
             raise ProtocolError("bad_origin", words, 4403)
+
+
+def check_secret(name: str, secret: Optional[str]) -> None:
+    """Rasa puts in variables where there are no quotation marks; a variable that is empty must not open the door.
+
+    Raises:
+        ConfigError: It is a variable's name, or empty.
+    """
+    require(secret is None or "${" not in secret, f"{name} names a variable. Write it without quotation marks: {name}: ${{NAME}}")
+    require(secret != "", f"{name} is empty. Leave it out where everybody may speak.")
 
 
 def unauthorized(why: str) -> ProtocolError:

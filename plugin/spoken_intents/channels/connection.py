@@ -4,9 +4,9 @@ import asyncio
 import json
 import logging
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Coroutine, Dict, Iterator, List, Optional, Set, Union
+from typing import Any, AsyncIterator, Coroutine, Dict, Iterator, List, Optional, Set, Union
 
 import numpy as np
 from sanic.exceptions import WebsocketClosed
@@ -248,6 +248,10 @@ class ConnectionCall(SpokenCall):
 
         connection.recv_frame = take_within_bounds
 
+    def _idle(self) -> ProtocolError:
+        """The refusal of a client of whom nothing comes."""
+        return ProtocolError("idle", f"Nothing came for {self._settings.idle_timeout_ms} ms.", 4408)
+
     def _refuse_in(self, ms: int, why: ProtocolError) -> asyncio.TimerHandle:
         """Ends the connection then, unless the timer is cancelled before."""
         self._timers.append(asyncio.get_running_loop().call_later(ms / 1000, self._inbox.refuse, why))
@@ -271,16 +275,26 @@ class ConnectionCall(SpokenCall):
             connection.max_size, connection.recv_frame = most, take
 
         connection.max_size, connection.recv_frame = STRANGER_BYTES, take_first
-        timer = self._refuse_in(within_ms, else_)
-        with self._input.places.doorstep():
-            await self._inbox.take_early()
+        async with self._doorstep(within_ms, else_):
             message = await self._inbox.get()
-        timer.cancel()
         let_in()
         if message is None:
             raise else_
         self._inbox.put_back(message)
         return message
+
+    @asynccontextmanager
+    async def _doorstep(self, within_ms: int, else_: ProtocolError) -> AsyncIterator[None]:
+        """Where it is found out who calls: apart from the calls, and not for long.
+
+        Raises:
+            ProtocolError: `else_`, by the inbox, when time is up; or too many are here already.
+        """
+        timer = self._refuse_in(within_ms, else_)
+        with self._input.places.doorstep():
+            await self._inbox.take_early()
+            yield
+        timer.cancel()
 
     def _tune(self, rate: int) -> None:
         """The client's sample rate is known."""
@@ -343,7 +357,7 @@ class ConnectionCall(SpokenCall):
         if not self._open:
             return  # it came, or nothing came, behind our goodbye
         if message is None:
-            raise ProtocolError("idle", f"Nothing came for {self._settings.idle_timeout_ms} ms.", 4408)
+            raise self._idle()
         if not self._messages.spend(1):
             raise ProtocolError(
                 "too_many_messages", f"More than {self._settings.max_messages_per_second} messages a second.", 4429

@@ -16,20 +16,25 @@ from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 from sanic import Blueprint
+from sanic.exceptions import WebsocketClosed
 from sanic.request import Request
 from sanic.response import HTTPResponse, text
 
 from spoken_intents import metrics
 from spoken_intents.audio import float_to_mulaw
 from spoken_intents.channels import twilio_protocol as protocol
+from spoken_intents.channels.access import check_secret
 from spoken_intents.channels.connection import ConnectionCall, ConnectionInput, ConnectionSettings
 from spoken_intents.channels.spoken import RECORD, OnNewMessage, said_yes
+from spoken_intents.channels.upload import hang_up_behind, read_body
 from spoken_intents.config import require, settings_from
 from spoken_intents.errors import ProtocolError
 from spoken_intents.turns import Turn
 
 logger = logging.getLogger(__name__)
 
+START_MS = 5_000  # until `start`, which Twilio sends within a second
+START_BYTES = 65_536  # of a message: TwiML, and so what `start` has of it, may not be larger
 MAX_BEFORE_START = 10  # messages; Twilio sends one
 ADDRESS = re.compile(r"[\w.:\[\]/%~-]{1,500}", re.ASCII)
 GIVE_WAY_MS = 1_000  # to say goodbye in
@@ -43,13 +48,13 @@ class TwilioSettings(ConnectionSettings):
 
     Attributes:
         auth_token: The Twilio account's; with it only Twilio may ask for TwiML, and only calls that it was given to may
-            open a stream. Empty: anybody may do both.
+            open a stream. Without: anybody may do both.
         public_url: Where Twilio reaches this server, such as ``https://bot.example``, with the path under which a proxy
             has it, if any. Empty: https and the host that the request names.
         max_messages_per_second: Twilio sends 50.
     """
 
-    auth_token: str = field(default="", repr=False)
+    auth_token: Optional[str] = field(default=None, repr=False)
     public_url: str = ""
     max_connections_per_address: int = 0  # Twilio calls from a few
     idle_timeout_ms: int = 20_000  # Twilio sends silence, too
@@ -57,6 +62,7 @@ class TwilioSettings(ConnectionSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_secret("auth_token", self.auth_token)
         require(
             not self.public_url or _is_public(self.public_url),
             f"public_url takes an address such as https://bot.example, got {self.public_url!r}.",
@@ -96,17 +102,21 @@ class TwilioInput(ConnectionInput):
 
     def blueprint(self, on_new_message: OnNewMessage) -> Blueprint:
         """The routes (see parent class)."""
-        if not self.settings.auth_token:
+        if self.settings.auth_token is None:
             logger.warning("%s: without auth_token anybody may open calls. Set it in credentials.yml.", self.name())
         if self.speech is None:
             logger.warning("%s: callers will hear nothing, as no speech engine is set or installed.", self.name())
         twilio = Blueprint("spoken_intents_twilio", __name__)
 
-        @twilio.post("/webhook")
+        @twilio.post("/webhook", stream=True)  # or Sanic would keep up to 100 MB for whoever sends them
         async def incoming(request: Request) -> HTTPResponse:
-            return self._answer(request)
+            try:
+                return self._answer(request, await read_body(request, MAX_FORM_BYTES))
+            except ProtocolError as error:
+                hang_up_behind(request)
+                return self._refusal(error.close_code - 4000, error.code, str(error))
 
-        @twilio.websocket("/websocket")
+        @twilio.route("/websocket", websocket=True, ignore_body=True)  # as `websocket`, which would wait for a body
         async def call(request: Request, websocket: Any) -> None:
             await _TwilioCall(self, request, websocket, on_new_message).run()
 
@@ -127,18 +137,17 @@ class TwilioInput(ConnectionInput):
         if self._calls.get(call.id) is call:
             del self._calls[call.id]
 
-    def _answer(self, request: Request) -> HTTPResponse:
+    def _answer(self, request: Request, body: bytes) -> HTTPResponse:
         """TwiML for a call that comes in."""
-        if len(request.body) > MAX_FORM_BYTES:
-            return self._refusal(413, "too_large", f"At most {MAX_FORM_BYTES} bytes are taken.")
         # Blank fields are signed, too; Sanic's own form leaves them out.
-        form = parse_qsl(request.body.decode(errors="replace"), keep_blank_values=True)
+        form = parse_qsl(body.decode(errors="replace"), keep_blank_values=True)
         # Twilio calls by TLS only, whatever a proxy makes of it on the way here.
         public = self.settings.public_url or f"https://{request.headers.get('host', '')}"
         address = public.split("://", 1)[1].rstrip("/") + request.path
         if not ADDRESS.fullmatch(address):  # a header may hold anything
             return self._refusal(400, "bad_host", "The request's Host is none.")
-        if self.settings.auth_token and not self._signed(request, f"https://{address}", form):
+        token = self.settings.auth_token
+        if token is not None and not _signed(token, request, f"https://{address}", form):
             logger.warning("A request for TwiML was refused: Twilio's signature of https://%s is not on it.", address)
             return self._refusal(403, "bad_signature", "Twilio's signature is missing or wrong.")
         if self.places.full:
@@ -151,9 +160,9 @@ class TwilioInput(ConnectionInput):
         if not said_yes(said):
             parameters[RECORD] = "false"
         parameters.update({name: fields[name] for name in ("From", "To", "Direction") if fields.get(name)})
-        if self.settings.auth_token:
+        if token is not None:
             expires_at = int(time.time()) + protocol.TOKEN_LIFE_S
-            parameters[protocol.TOKEN] = protocol.stream_token(self.settings.auth_token, fields.get("CallSid", ""), expires_at)
+            parameters[protocol.TOKEN] = protocol.stream_token(token, fields.get("CallSid", ""), expires_at)
         try:
             answer = protocol.twiml(f"wss://{address.rstrip('/').removesuffix('/webhook')}/websocket", parameters)
         except ProtocolError as error:
@@ -164,12 +173,13 @@ class TwilioInput(ConnectionInput):
         metrics.refused(self.name(), code)
         return text(message, status)
 
-    def _signed(self, request: Request, url: str, form: Any) -> bool:
-        if request.query_string:
-            url += f"?{request.query_string}"
-        expected = protocol.signature(self.settings.auth_token, url, form)
-        shown = request.headers.get("x-twilio-signature", "")
-        return hmac.compare_digest(shown.encode(errors="replace"), expected.encode())
+
+def _signed(token: str, request: Request, url: str, form: Any) -> bool:
+    if request.query_string:
+        url += f"?{request.query_string}"
+    expected = protocol.signature(token, url, form)
+    shown = request.headers.get("x-twilio-signature", "")
+    return hmac.compare_digest(shown.encode(errors="replace"), expected.encode())
 
 
 def _twiml(answer: str) -> HTTPResponse:
@@ -183,7 +193,6 @@ class _TwilioCall(ConnectionCall):
         super().__init__(channel, request, websocket, on_new_message)
         self._channel = channel
         self._stream_id = ""  # until `start`
-        self._before = 0  # messages until then
         self._marks = 0
         self._marked = True  # nothing was sent behind the last mark
         self._tune(protocol.SAMPLE_RATE)
@@ -194,16 +203,39 @@ class _TwilioCall(ConnectionCall):
         finally:
             self._channel.end(self)
 
+    def admit(self) -> None:
+        """Refuses pages: Twilio is none, and sends no origin."""
+        if "origin" in self._request.headers:
+            raise ProtocolError("bad_origin", "No page may open a telephone's stream.", 4403)
+
+    async def introduce(self) -> None:
+        """Has `start` say which call it is, and show the token: until then a stranger costs little."""
+        self._websocket.connection.max_size = START_BYTES  # for good: nothing of Twilio's is larger
+        async with self._doorstep(START_MS, ProtocolError("before_start", f"No start came within {START_MS} ms.", 4408)):
+            for _ in range(MAX_BEFORE_START + 1):
+                message = await self._inbox.get()
+                if message is None:
+                    raise self._idle()
+                parsed = protocol.parse(message)
+                if isinstance(parsed, protocol.Stop):
+                    raise WebsocketClosed("The call is over before it began.")
+                if isinstance(parsed, protocol.Start):
+                    if self._channel.settings.auth_token is not None:
+                        protocol.check_token(self._channel.settings.auth_token, parsed, time.time())
+                    return self._inbox.put_back(message)
+                # Greetings and events that this version does not know are no harm.
+                if not isinstance(parsed, (protocol.Connected, protocol.Unknown)):
+                    raise ProtocolError("before_start", "No audio, key or mark may come before start.")
+        raise ProtocolError("before_start", f"No start among the first {MAX_BEFORE_START} messages.")
+
     async def take(self, message: Union[str, bytes]) -> None:
         parsed = protocol.parse(message)
+        if isinstance(parsed, (protocol.Connected, protocol.Unknown)):
+            return
         if isinstance(parsed, protocol.Stop):
             self._open = False
         elif isinstance(parsed, protocol.Start):
             await self._start(parsed)
-        elif isinstance(parsed, (protocol.Connected, protocol.Unknown)):
-            self._pass_over()
-        elif not self._stream_id:
-            raise ProtocolError("before_start", "No audio, key or mark may come before start.")
         elif isinstance(parsed, protocol.Media):
             if parsed.track == "inbound":
                 await self._hear(parsed.samples)
@@ -212,17 +244,9 @@ class _TwilioCall(ConnectionCall):
         else:
             await self.session.played(parsed.name)
 
-    def _pass_over(self) -> None:
-        """Greetings and events that this version does not know are no harm, unless somebody stays without a call."""
-        self._before += not self._stream_id
-        if self._before > MAX_BEFORE_START:
-            raise ProtocolError("before_start", f"No start among the first {MAX_BEFORE_START} messages.")
-
     async def _start(self, start: protocol.Start) -> None:
         if self._stream_id:
             raise ProtocolError("late_start", "start comes once in a stream.")
-        if self._channel.settings.auth_token:
-            protocol.check_token(self._channel.settings.auth_token, start, time.time())
         logger.info("It is Twilio's call %s.", start.call_id)
         self.id = self.sender = self.log.call = start.call_id
         self._stream_id = start.stream_id
