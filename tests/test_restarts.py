@@ -20,6 +20,7 @@ from assistant import Assistant, free_port
 from spoken_intents.audio import read_audio
 from spoken_intents.client import VoiceClient
 from spoken_intents.errors import ProtocolError
+from spoken_intents.seal import ITSELF, SEAL, sealed
 
 pytestmark = pytest.mark.slow  # a server is started three times
 
@@ -77,7 +78,7 @@ def with_labels_swapped(model: Path, to: Path) -> Path:
     content = json.loads(described.read_text())
     other = {"greet": "deny", "deny": "greet"}
     content["labels"] = [other.get(label, label) for label in content["labels"]]
-    described.write_text(json.dumps(content))
+    described.write_text(json.dumps(sealed(content, [described.with_name(name) for name in content[SEAL] if name != ITSELF])))
     metadata = to / "unpacked" / "metadata.json"
     metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "model_id": "swapped"}))
     with tarfile.open(to / "swapped.tar.gz", "w:gz") as archive:
