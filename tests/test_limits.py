@@ -104,7 +104,8 @@ class Caller:
 def test_a_burst_of_connections_is_refused_and_calls_in_progress_go_on() -> None:
     """500 at once where 20 have a place, 5 of them taken: 15 are calls, 485 are told why not."""
     counted = Counted()
-    channel = VoiceInput(VoiceSettings(**QUICK, max_connections=20))
+    # Those who talk do so as fast as they are answered, for as long as it takes.
+    channel = VoiceInput(VoiceSettings(**QUICK, max_connections=20, max_ahead_ms=3_600_000, max_bytes_per_second=10**9))
 
     async def connect(http: aiohttp.ClientSession, port: int) -> Any:
         async with Caller(http, port) as caller:
@@ -136,6 +137,7 @@ def test_a_burst_of_connections_is_refused_and_calls_in_progress_go_on() -> None
             talking = [asyncio.create_task(talk(caller, stop)) for caller in callers]
             burst = [asyncio.create_task(connect(http, app.ctx.port)) for _ in range(500)]
             while sum(task.done() for task in burst) < 485:
+                assert not any(task.done() for task in talking)
                 await asyncio.sleep(0.01)
             assert counted("spoken_intents_calls_open", channel="voice") == 20
             burst_over.set()
