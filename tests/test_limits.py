@@ -159,6 +159,23 @@ def test_a_burst_of_connections_is_refused_and_calls_in_progress_go_on() -> None
     assert counted("spoken_intents_calls_open", channel="voice") == 0
 
 
+@pytest.mark.parametrize("channel", [VoiceInput(VoiceSettings(**QUICK)), TwilioInput(TwilioSettings(speech="none"))])
+def test_a_connection_brings_no_body(channel: Any) -> None:
+    """Sanic would keep up to 100 MB of it before anybody is asked."""
+
+    async def main() -> bytes:
+        async with serving(channel, rasa=rasa, ear=EAR) as app:
+            reader, writer = await asyncio.open_connection("127.0.0.1", app.ctx.port)
+            head = [f"GET /webhooks/{channel.name()}/websocket HTTP/1.1", "Host: x", "Upgrade: websocket", "Connection: Upgrade"]
+            head += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Content-Length: 90000000"]
+            writer.write("\r\n".join([*head, "", ""]).encode())
+            answer = await asyncio.wait_for(reader.readline(), PATIENCE_S)
+            writer.close()
+            return answer
+
+    assert b" 101 " in run(main())
+
+
 def test_a_refused_caller_is_told_why() -> None:
     channel = VoiceInput(VoiceSettings(**QUICK, max_connections=1))
 

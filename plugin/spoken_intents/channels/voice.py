@@ -159,7 +159,8 @@ class VoiceInput(ConnectionInput):
             if request.ctx.token is not None:  # others are not ours, and a misspelt one may hold a token
                 request.headers["sec-websocket-protocol"] = BEARER
 
-        @voice.websocket("/websocket", subprotocols=[BEARER])
+        # As `websocket`, which would wait for a body.
+        @voice.route("/websocket", websocket=True, ignore_body=True, subprotocols=[BEARER])
         async def call(request: Request, websocket: Any) -> None:
             await _Call(self, request, websocket, on_new_message).run()
 
