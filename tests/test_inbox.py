@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from dataclasses import replace
 from typing import Any, List
 
 import aiohttp
@@ -149,3 +150,25 @@ def test_text_that_is_none_ends_the_connection(taken: List[Any]) -> None:
 
     asyncio.run(main())
     assert taken == ["good"]
+
+
+def test_a_flood_is_told_why_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has sent behind that is read, too: left unread, the system would reset the connection."""
+    monkeypatch.setattr(inbox, "FULL_BYTES", 1000)
+
+    async def main() -> bytes:
+        channel = VoiceInput(replace(SETTINGS, max_messages_per_second=100))
+        async with serving(channel, rasa=None, ear=ScriptedRecognizer()) as app:
+            reader, writer = await asyncio.open_connection("127.0.0.1", app.ctx.port)
+            writer.write(UPGRADE)
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(20_000 * frame(bytes(2), 2))
+            await writer.drain()
+            told = await asyncio.wait_for(reader.readuntil((4429).to_bytes(2, "big")), PATIENCE_S)
+            await asyncio.sleep(0.2)
+            writer.write(frame((1000).to_bytes(2, "big"), 8))
+            await writer.drain()  # raises on a connection that was reset
+            writer.close()
+            return told
+
+    assert b"too_many_messages" in asyncio.run(main())

@@ -316,6 +316,7 @@ class ConnectionCall(SpokenCall):
         """Closes the connection, once; a client that does not answer that in time is gone: until then it has its place."""
         if self._open:
             self._open = False
+            self._inbox.discard()
             within_ms = SEND_TIMEOUT_MS if within_ms is None else within_ms
             asyncio.get_running_loop().call_later(within_ms / 1000, self._transport.abort)
             await self._in_time(self._websocket.close(code, reason))

@@ -35,7 +35,7 @@ class Inbox:
         self._parts: List[bytes] = []  # of a message that is not whole yet
         self._is_text = False
         self._reading = True
-        self._closed = False
+        self._closed = self._discards = False
         self._refusal: Optional[ProtocolError] = None
         self._working: "Optional[asyncio.Task[None]]" = None
         self._waiting: "Optional[asyncio.Future[None]]" = None
@@ -50,6 +50,8 @@ class Inbox:
         """
         if frame.opcode is Opcode.CLOSE:
             return self.close()
+        if self._discards:
+            return
         if frame.opcode is not Opcode.CONT:
             self._is_text = frame.opcode is Opcode.TEXT
         if frame.data:
@@ -132,6 +134,16 @@ class Inbox:
                 self._bytes += _size(message)
             await asyncio.sleep(0)
         self._messages.extendleft(reversed(early))  # others have come meanwhile
+
+    def discard(self) -> None:
+        """Takes nothing more to heart: what still comes is read and dropped, until the client's goodbye. Left unread, it would
+        have the system reset the connection, and with it what the client was just told."""
+        self._discards = True
+        self._messages.clear()
+        self._parts, self._bytes = [], 0
+        if not self._reading and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
 
     def close(self) -> None:
         """Nothing more comes."""
