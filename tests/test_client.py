@@ -306,6 +306,24 @@ def test_a_call_whose_server_is_gone_is_dialled_again(end: Optional[int]) -> Non
     assert handshakes[0] == handshakes[1] and handshakes[0]["sender"]
 
 
+def test_an_answer_is_kept_whose_server_ends_right_behind_it() -> None:
+    async def handler(websocket: web.WebSocketResponse) -> None:
+        await websocket.receive_json()
+        await websocket.receive_bytes()
+        gone = {"error": {"code": "going_down", "message": "Call again."}}
+        for message in [STARTED, heard("greet"), *turn("Hello"), gone]:
+            await websocket.send_json(message)
+        async for _ in websocket:
+            pass
+
+    async def use(client: VoiceClient) -> Any:
+        answer = await client.say(np.full(SAMPLE_RATE, 0.5, dtype=np.float32))
+        assert client.is_lost
+        return answer
+
+    assert with_client(handler, use).texts == ["Hello"]
+
+
 def test_who_was_refused_is_not_lost() -> None:
     async def use(client: VoiceClient) -> None:
         with pytest.raises(ProtocolError, match="hears nothing"):

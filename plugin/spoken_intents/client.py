@@ -238,7 +238,7 @@ class VoiceClient:
             except asyncio.TimeoutError:
                 return answers
             except ProtocolError:
-                if self._over and answers and not pending:  # the bot has said goodbye
+                if (self._over or self._lost) and answers and not pending:  # the bot has said goodbye, or `is_lost` says so
                     return answers
                 raise
             last_at = time.perf_counter()
@@ -246,6 +246,8 @@ class VoiceClient:
             if "error" in message:
                 answer.error = _error_in(message)
                 if answer.error.code != "turn_failed":  # which alone leaves the call open: its final marker follows
+                    if self._lost and answers and not pending:
+                        return answers
                     raise answer.error
             elif event == "user_speaking_start":
                 pending += 1
