@@ -25,9 +25,8 @@ FORMATS = re.compile(rb"(RIFF|RF64)....WAVE|fLaC|OggS", re.S)
 MP3 = re.compile(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][^\xf0-\xff]")  # a frame of MPEG 1, 2 or 2.5, layer I, II or III
 MP3_BYTES_A_SECOND = 56_000  # at most: layer I at 448 kbit/s
 ID3_HEAD_BYTES = 10
-ID3 = b"ID3\x04\0\0\0\0\0\x0a" + bytes(
-    10
-)  # a tag with nothing in it: without one libsndfile takes an MP3 for none, unless by its name
+# A tag with nothing in it: without one libsndfile takes an MP3 for none, unless by its name.
+ID3 = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)
 ENCODINGS = frozenset(
     "PCM_S8 PCM_U8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE ULAW ALAW VORBIS OPUS MPEG_LAYER_I MPEG_LAYER_II MPEG_LAYER_III".split()
 )

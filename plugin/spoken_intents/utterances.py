@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Optional, Sequence, Set, Tuple
 import numpy as np
 
 from spoken_intents.audio import SUFFIXES
-from spoken_intents.errors import AudioReferenceError
+from spoken_intents.errors import AudioReferenceError, one_line
 from spoken_intents.files import open_regular
 from spoken_intents.recognizer import Recognition
 
@@ -100,7 +100,7 @@ def _place(reference: str, directories: Sequence[str], root: Optional[Path]) -> 
 
 def shown(reference: str) -> str:
     """A reference for a message or a log: whoever wrote it may have put anything there."""
-    return "".join(sign if sign.isprintable() else "?" for sign in reference[:200])
+    return one_line(reference[:200])
 
 
 @dataclass(frozen=True)
