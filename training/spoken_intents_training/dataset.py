@@ -103,13 +103,14 @@ def _from_nlu(file: Path) -> Iterator[Clip]:
     for block in blocks or []:
         if not isinstance(block, dict) or "intent" not in block:
             continue
-        for text, metadata in _examples(block.get("examples") or [], f"{file}, intent {block['intent']}"):
+        for text, metadata in each_example(block.get("examples") or [], f"{file}, intent {block['intent']}"):
             if is_audio_reference(text):
                 extra = {key: str(metadata.get(key) or "") for key in ("speaker", "transcript")}
                 yield Clip(_beside(file, text), str(block["intent"]), text, **extra)
 
 
-def _examples(examples: Any, where: str) -> Iterator[Tuple[str, Dict[str, Any]]]:
+def each_example(examples: Any, where: str) -> Iterator[Tuple[str, Dict[str, Any]]]:
+    """Text and metadata of each example of an intent's `examples`, in either of Rasa's forms; `where` is for messages."""
     if isinstance(examples, str):
         for line in examples.splitlines():
             if line.lstrip().startswith("-"):

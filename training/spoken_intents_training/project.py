@@ -23,6 +23,7 @@ from spoken_intents.audio import SAMPLE_RATE, SUFFIXES
 from spoken_intents.errors import ConfigError, DataError
 from spoken_intents.features import MAX_SAMPLES, MIN_SAMPLES
 from spoken_intents_training.dataset import SHOWN, Clip
+from spoken_intents_training.examples import Example, nlu_text
 
 MANIFEST, NLU = "audio/manifest.csv", "data/nlu_spoken.yml"
 PARTS = ("audio", NLU)  # in the order they are moved in: before the last one, Rasa sees no spoken example
@@ -211,32 +212,9 @@ def _manifest(clips: Sequence[Clip], seconds: Sequence[float]) -> str:
     return text.getvalue()
 
 
-class _Dumper(yaml.SafeDumper):
-    """Lines as a | block, as Rasa writes them; in quotes, what Rasa would take for an environment variable."""
-
-
-def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else '"' if "${" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent)
-
-
 def _nlu(clips: Sequence[Clip]) -> str:
-    blocks: List[Dict[str, Any]] = []
-    for intent in sorted({clip.intent for clip in clips}):
-        examples: List[Dict[str, Any]] = []
-        for clip in (clip for clip in clips if clip.intent == intent):
-            known = {key: value for key, value in (("transcript", clip.transcript), ("speaker", clip.speaker)) if value}
-            examples.append({"text": f"{clip.name}\n", **({"metadata": known} if known else {})})
-        if not any("metadata" in example for example in examples):
-            blocks.append({"intent": intent, "examples": "".join(f"- {example['text']}" for example in examples)})
-        else:
-            blocks.append({"intent": intent, "examples": examples})
-    # In a file of ASCII only, Rasa takes a transcript's backslashes for escapes: hence the dash.
-    head = "# Written by `spoken-intents import` – the text of a spoken example is its clip.\n"
-    return head + yaml.dump({"version": "3.1", "nlu": blocks}, Dumper=_Dumper, sort_keys=False, width=200, allow_unicode=True)
+    examples = [Example(clip.name, clip.intent, clip.transcript, clip.speaker) for clip in clips]
+    return nlu_text(examples, "Written by `spoken-intents import`")
 
 
 def _write(files: Mapping[str, Content], out: Path, progress: Progress) -> bool:
