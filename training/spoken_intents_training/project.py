@@ -26,7 +26,6 @@ from spoken_intents_training.dataset import SHOWN, Clip
 from spoken_intents_training.examples import Example, nlu_text
 
 MANIFEST, NLU = "audio/manifest.csv", "data/nlu_spoken.yml"
-PARTS = ("audio", NLU)  # in the order they are moved in: before the last one, Rasa sees no spoken example
 STAGE = ".importing-"
 LONGEST_NAME = 72  # characters; of three bytes each and with a number, still a file's name
 KINDS = f"Read are {', '.join(SUFFIXES)}."
@@ -218,9 +217,11 @@ def _nlu(clips: Sequence[Clip]) -> str:
 
 
 def _write(files: Mapping[str, Content], out: Path, progress: Progress) -> bool:
-    """Puts `files` in place, all or none; false when they are all there."""
-    parts = {part: {name: files[name] for name in files if name.startswith(part)} for part in PARTS}
-    missing = [part for part in PARTS if not _is_there(out / part, parts[part], out, progress)]
+    """Puts `files` in place, all or none; false when they are all there. What else is in ``audio/`` is of no concern."""
+    folders = sorted({PurePosixPath(name).parent.as_posix() for name in files if name not in (MANIFEST, NLU)})
+    order = (*folders, MANIFEST, NLU)  # as they are moved in: before the last one, Rasa sees no spoken example
+    parts = {part: {name: files[name] for name in files if PurePosixPath(name).is_relative_to(part)} for part in order}
+    missing = [part for part in order if not _is_there(out / part, parts[part], out, progress)]
     for leftover in out.glob(f"{STAGE}*"):
         shutil.rmtree(leftover)
     if missing:
@@ -242,8 +243,8 @@ def _is_there(place: Path, files: Mapping[str, Content], out: Path, progress: Pr
     found = {path.relative_to(out).as_posix() for path in (place, *place.rglob("*")) if path.is_file()}
     if found != set(files) or any((out / name).read_bytes() != _bytes(files[name]) for name in progress(sorted(found))):
         raise DataError(
-            f"{place} holds something else; nothing was changed. Choose another --out, or first move {' and '.join(PARTS)} "
-            "there out of the way (delete them, if nobody needs them)."
+            f"{place} holds something else; nothing was changed. Choose another --out, or first move what was imported before "
+            f"out of the way (delete it, if nobody needs it): {NLU}, {MANIFEST} and the clips that it lists."
         )
     return True
 
