@@ -436,7 +436,8 @@ def test_whatever_is_said_events_are_in_order_and_utterances_hold_the_stream() -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"vad": "energy"}, r"vad takes webrtcvad or silero, got 'energy'\."),
+        ({"vad": "energy"}, "vad takes webrtcvad, silero, or a class of yours by its dotted path; got 'energy'"),
+        ({"vad": "no.such.Vad"}, "vad: no.such.Vad cannot be imported .* Known by name: webrtcvad, silero"),
         ({"threshold": 1.0}, r"threshold takes a number between 0 and 1, got 1\.0\."),
         ({"vad_mode": 4}, r"vad_mode takes 0, 1, 2 or 3, got 4\."),
         ({"vad_mode": -1}, r"vad_mode takes 0, 1, 2 or 3, got -1\."),

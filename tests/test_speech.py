@@ -78,7 +78,7 @@ def test_a_voice_that_espeak_has_not_got_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"speech": "festival"}, "speech takes auto, espeak, piper, none, browser, or an engine class by its dotted path; got"),
+        ({"speech": "festival"}, "speech takes auto, espeak, piper, none, browser, or a class of yours by its dotted path; got"),
         ({"speech": "no.such.Engine"}, "no.such.Engine cannot be imported"),
         ({"speech": "os.path.Engine"}, "os.path.Engine cannot be imported"),
         ({"speech": "piper"}, r"needs a voice's file \(voice: en_GB-alba-medium.onnx\); nothing is none"),

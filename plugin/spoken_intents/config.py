@@ -1,7 +1,8 @@
 """Settings enter once, as frozen dataclasses that refuse what they do not know."""
 
+import importlib
 from dataclasses import fields
-from typing import Any, Mapping, Optional, Type, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Mapping, Optional, Sequence, Type, TypeVar, get_args, get_origin, get_type_hints
 
 from spoken_intents.errors import ConfigError, one_line
 
@@ -41,6 +42,25 @@ def require(condition: bool, message: str) -> None:
     """Refuses a setting out of range: for use in a settings dataclass's ``__post_init__``."""
     if not condition:
         raise ConfigError(message)
+
+
+def class_at(path: str, setting: str, known: Sequence[str]) -> Any:
+    """The class at a dotted path, such as ``my_package.Engine``: one of the assistant's own, which trusts it as its actions.
+
+    Args:
+        setting: Whose value the path is.
+        known: What it takes beside paths.
+
+    Raises:
+        ConfigError: It has no dot, or cannot be imported.
+    """
+    module, _, attribute = path.rpartition(".")
+    if not module:
+        raise ConfigError(f"{setting} takes {', '.join(known)}, or a class of yours by its dotted path; got {path!r}.")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the latter two: of names that no module can have
+        raise ConfigError(f"{setting}: {path} cannot be imported ({error}). Known by name: {', '.join(known)}.") from None
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:

@@ -8,7 +8,6 @@ An engine is named in the settings: ``espeak``, ``piper``, or a class by its dot
 import asyncio
 import ctypes
 import hashlib
-import importlib
 import io
 import logging
 import os
@@ -24,7 +23,7 @@ import soundfile
 import soxr
 
 from spoken_intents.audio import SAMPLE_RATE
-from spoken_intents.config import require
+from spoken_intents.config import class_at, require
 from spoken_intents.errors import ConfigError
 from spoken_intents.files import is_file, write_whole
 from spoken_intents.reading import sentences
@@ -203,14 +202,7 @@ def make_speech(settings: SpeechSettings) -> Optional["Speech"]:
 def _engine_class(name: str) -> Callable[[str], Engine]:
     if name in ENGINES:
         return ENGINES[name]
-    module, _, attribute = name.rpartition(".")
-    known = ", ".join(("auto", *ENGINES, *MUTE))
-    if not module:
-        raise ConfigError(f"speech takes {known}, or an engine class by its dotted path; got {name!r}.")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the latter two: of names that no module can have
-        raise ConfigError(f"speech: {name} cannot be imported ({error}). Known by name: {known}.") from None
+    return class_at(name, "speech", ("auto", *ENGINES, *MUTE))
 
 
 class Speech:

@@ -1,7 +1,8 @@
 """Voice activity detection: one window of samples -> speech or not.
 
 make_vad(name) ──▶ WebRtcVad   windows of 20 ms; the default
-              └──▶ SileroVad   windows of 32 ms; a small neural network
+              ├──▶ SileroVad   windows of 32 ms; a small neural network
+              └──▶ a class of the assistant's own, by its dotted path
 """
 
 import math
@@ -11,12 +12,15 @@ import numpy as np
 import webrtcvad
 
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16
-from spoken_intents.config import require
+from spoken_intents.config import class_at, require
 from spoken_intents.errors import ConfigError
 
 
 class Vad(Protocol):
-    """One window of `window_samples` float32 samples -> speech or not. Adapts: one instance for each stream."""
+    """One window of `window_samples` float32 samples -> speech or not. Adapts: one instance for each stream.
+
+    A class of one's own is made with `threshold`.
+    """
 
     window_samples: int
 
@@ -85,7 +89,8 @@ VADS = ("webrtcvad", "silero")
 
 def require_vad(name: str, mode: int, threshold: float) -> None:
     """Refuses what `make_vad` cannot make anywhere (ConfigError)."""
-    require(name in VADS, f"vad takes {' or '.join(VADS)}, got {name!r}.")
+    if name not in VADS:
+        class_at(name, "vad", VADS)
     require(mode in (0, 1, 2, 3), f"vad_mode takes 0, 1, 2 or 3, got {mode}.")
     require(0 < threshold < 1, f"threshold takes a number between 0 and 1, got {threshold}.")
 
@@ -94,12 +99,14 @@ def make_vad(name: str, mode: int, threshold: float) -> Vad:
     """A new detector for one stream.
 
     Args:
-        name: One of `VADS`.
+        name: One of `VADS`, or a class by its dotted path.
         mode: webrtcvad's.
-        threshold: Silero's.
+        threshold: The others'.
 
     Raises:
-        ConfigError: Another name, a mode or a threshold out of range, or Silero without its extra.
+        ConfigError: Another name, a class that cannot be imported, a mode or a threshold out of range, or Silero without its extra.
     """
     require_vad(name, mode, threshold)
-    return WebRtcVad(mode) if name == "webrtcvad" else SileroVad(threshold)
+    if name == "webrtcvad":
+        return WebRtcVad(mode)
+    return SileroVad(threshold) if name == "silero" else class_at(name, "vad", VADS)(threshold)

@@ -129,7 +129,7 @@ class ConnectionInput(SpokenInput):
 
 
 class ConnectionCall(SpokenCall):
-    """One WebSocket around one session. Channels say what the messages are: `admit`, `take`, `send_audio`, `refuse`."""
+    """One WebSocket around one session. Channels say what the messages are: `admit`, `begin`, `take`, `send_audio`, `refuse`."""
 
     def __init__(self, channel: ConnectionInput, request: Request, websocket: Any, on_new_message: OnNewMessage) -> None:
         super().__init__(request.app, on_new_message, channel.name(), recorder=channel.recorder)
@@ -173,6 +173,7 @@ class ConnectionCall(SpokenCall):
             with self._input.place(self):
                 session = self.session = SpokenSession(self._settings, self, self, self._input.workers, self._input.speech)
                 await self._inbox.take_early()
+                await self.begin()
                 over = f"The call has lasted for {self._settings.max_call_ms} ms, and is over."
                 self._refuse_in(self._settings.max_call_ms, ProtocolError("call_too_long", over, 4408))
                 while self._open:  # a client that takes nothing any more is gone, too
@@ -207,6 +208,9 @@ class ConnectionCall(SpokenCall):
 
     async def introduce(self) -> None:
         """Waits for whatever has to be known before there is a call, and raises likewise."""
+
+    async def begin(self) -> None:
+        """The session is there, and nothing has come yet."""
 
     async def take(self, message: Union[str, bytes]) -> None:
         """What to do with a message."""
@@ -307,10 +311,10 @@ class ConnectionCall(SpokenCall):
             raise ProtocolError("too_fast", f"More than {self._settings.max_ahead_ms} ms of audio ahead of time.", 4429)
         await self.session.hear(self._resampler.push(samples))
 
-    async def _send(self, message: Dict[str, Any]) -> None:
+    async def _send(self, message: Union[Dict[str, Any], bytes]) -> None:
         """Sends, or, when the client is gone, does nothing: an exception here would lose Rasa's turn."""
         if self._open:
-            await self._in_time(self._websocket.send(json.dumps(message)))
+            await self._in_time(self._websocket.send(message if isinstance(message, bytes) else json.dumps(message)))
 
     async def _close(self, code: int, reason: str, within_ms: Optional[int] = None) -> None:
         """Closes the connection, once; a client that does not answer that in time is gone: until then it has its place."""
