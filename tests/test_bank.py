@@ -1,17 +1,24 @@
 """The example assistant's bank and actions, without a Rasa server."""
 
 import asyncio
+import re
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import pytest
 import yaml
+from rasa.core.actions.action import ActionExtractSlots
+from rasa.core.channels.channel import CollectingOutputChannel
+from rasa.core.nlg.response import TemplatedNaturalLanguageGenerator
+from rasa.shared.core.domain import Domain
+from rasa.shared.core.events import ActiveLoop, SlotSet, UserUttered
+from rasa.shared.core.trackers import DialogueStateTracker
 from rasa_sdk import Tracker
 from rasa_sdk.executor import ActionExecutor, CollectingDispatcher
 
 from actions import actions, bank, words
-from assistant import PROJECT
+from assistant import PROJECT, ROOT
 
 DOMAIN = yaml.safe_load((PROJECT / "domain.yml").read_text(encoding="utf-8"))
 
@@ -419,6 +426,64 @@ def test_the_limit_rises_to_the_maximum_and_no_further():
     assert events == [actions.SlotSet("requested_slot", None)]
     text = caller.say(actions.ActionSetLimit())
     assert text == "Your cash machine limit is £1,000 a day, the highest there is."
+
+
+def test_keys_are_asked_for_where_there_are_keys():
+    typed, called = ({**user("atm_limit"), "input_channel": channel} for channel in ("voice", "twilio_media_streams"))
+    assert "press hash" not in Conversation().say(actions.ActionAskNewLimit(), events=[typed])
+    assert Conversation().say(actions.ActionAskNewLimit(), events=[called]).endswith("Or key in another, and press hash.")
+
+
+@pytest.mark.parametrize(
+    "slot, intent, entities, value",
+    [
+        ("topic", "business_loan", {}, "a business loan"),
+        ("topic", "balance", {}, None),
+        ("freeze_confirmed", "affirm", {}, True),
+        ("freeze_confirmed", "deny", {}, False),
+        ("payment_confirmed", "affirm", {}, True),
+        ("new_limit", "affirm", {}, "suggested"),
+        ("new_limit", "deny", {}, "present"),
+        ("new_limit", "dtmf", {"digits": "600"}, "600"),
+        ("new_limit", "inform", {"amount": "750"}, "750"),
+        ("new_limit", "greet", {}, None),
+    ],
+)
+def test_slots_are_filled_without_a_slot_head(slot, intent, entities, value):
+    """By Rasa itself, from the domain, while the form asks for the slot."""
+    form = next((name for name, form in DOMAIN["forms"].items() if slot in form["required_slots"]), None)
+    assert filled(slot, intent, entities, form).get(slot) == value
+    if form:
+        assert slot not in filled(slot, intent, entities, None), "said when nothing was asked"
+
+
+def filled(slot, intent, entities, form):
+    """What Rasa makes of a turn: the slots that it fills."""
+    domain = Domain.load(str(PROJECT / "domain.yml"))
+    found = [{"entity": name, "value": text} for name, text in entities.items()]
+    asked = [ActiveLoop(form), SlotSet("requested_slot", slot)] if form else []
+    said = UserUttered("said", {"name": intent}, found)
+    tracker = DialogueStateTracker.from_events("caller", [*asked, said], slots=domain.slots, domain=domain)
+    extraction = ActionExtractSlots(None).run(CollectingOutputChannel(), TemplatedNaturalLanguageGenerator({}), tracker, domain)
+    return {event.key: event.value for event in asyncio.run(extraction) if isinstance(event, SlotSet)}
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yml\n(.*?)```", (ROOT / "docs/slots.md").read_text(), re.S))
+def test_the_page_on_slots_shows_the_assistant(block):
+    shown = yaml.safe_load(block)
+    for part in ("intents", "entities"):
+        assert [one for one in shown.get(part, []) if one not in DOMAIN[part]] == []
+    for name, slot in shown["slots"].items():
+        assert [mapping for mapping in slot.pop("mappings") if mapping not in DOMAIN["slots"][name]["mappings"]] == []
+        assert slot.items() <= DOMAIN["slots"][name].items()
+
+
+def test_a_colleague_is_told_what_it_is_about():
+    domain = Domain.load(str(PROJECT / "domain.yml"))
+    for events, topic in (([], "your question"), ([SlotSet("topic", "a large payment")], "a large payment")):
+        tracker = DialogueStateTracker.from_events("caller", events, slots=domain.slots, domain=domain)
+        said = TemplatedNaturalLanguageGenerator(domain.responses).generate("utter_agent", tracker, "voice")
+        assert asyncio.run(said)["text"] == f"I am connecting you to a colleague about {topic}. One moment, please."
 
 
 def test_direct_debits_are_listed_and_cancelled_by_button():

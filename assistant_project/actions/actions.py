@@ -19,6 +19,7 @@ MIN_ATM_LIMIT_PENCE = 50_00
 MAX_ATM_LIMIT_PENCE = 1_000_00
 ATM_LIMIT_STEP_PENCE = 250_00
 
+TELEPHONE = "twilio_media_streams"  # where there are keys, and no buttons
 YES_NO = [{"title": "Yes", "payload": "/affirm"}, {"title": "No", "payload": "/deny"}]
 
 Events = list[dict[str, Any]]
@@ -233,8 +234,9 @@ class ActionAskNewLimit(Action):
             limit = customer.card().atm_limit_pence
         suggested = suggested_limit_pence(limit)
         offers = sorted({suggested, MAX_ATM_LIMIT_PENCE})
+        keys = " Or key in another, and press hash." if tracker.get_latest_input_channel() == TELEPHONE else ""
         dispatcher.utter_message(
-            text=f"Your cash machine limit is {pounds(limit)} a day. Shall I raise it to {pounds(suggested)}?",
+            text=f"Your cash machine limit is {pounds(limit)} a day. Shall I raise it to {pounds(suggested)}?{keys}",
             buttons=[{"title": pounds(offer), "payload": f'/inform{{"amount": "{offer // 100}"}}'} for offer in offers]
             + [{"title": f"Keep {pounds(limit)}", "payload": "/deny"}],
         )
