@@ -37,7 +37,7 @@ Or in another terminal:
 
 Ask for your balance, the latest transactions, to pay a bill, to freeze your card.
 The intents were learnt from synthetic voices only: expect it to mishear people. Record examples of your own
-(README, "Training on your recordings") to change that.
+(docs/builder.md, "Give it clips") to change that.
 
 Ctrl-C ends the assistant. Its log: {assistant.log}
 """

@@ -1,4 +1,4 @@
-"""One trained model and one running server for every end-to-end test: a `rasa init` project, made spoken by the README."""
+"""One trained model and one running server for every end-to-end test: a `rasa init` project, made spoken by docs/builder.md."""
 
 import re
 import resource
@@ -135,20 +135,20 @@ def disk_that_takes(most_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def readme_blocks() -> Dict[str, str]:
-    """The README's YAML blocks by the file they are for, which is their first line."""
-    blocks = re.findall(r"^ *```yaml\n(.*?)^ *```", (ROOT / "README.md").read_text(), re.S | re.M)
-    return {re.match(r" *# (\S+)", block)[1]: "\n".join(line[3:] for line in block.splitlines()) for block in blocks}
+def builder_blocks() -> Dict[str, str]:
+    """The YAML blocks of docs/builder.md by the file they are for, which is their first line."""
+    blocks = re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", (ROOT / "docs/builder.md").read_text(), re.S | re.M)
+    return dict(blocks)
 
 
 @pytest.fixture(scope="session")
 def spoken_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A `rasa init` project with the README's steps done, trained by `rasa train`; its log is train.log."""
+    """A `rasa init` project with the steps of docs/builder.md done, trained by `rasa train`; its log is train.log."""
     from rasa.cli import scaffold
 
     project = tmp_path_factory.mktemp("project") / "bot"
     scaffold.create_initial_project(str(project))
-    blocks = readme_blocks()
+    blocks = builder_blocks()
     (project / "config.yml").write_text("assistant_id: bot\nrecipe: default.v1\nlanguage: en\n" + blocks["config.yml"])
     voice = yaml.safe_load(blocks["credentials.yml"])
     voice["spoken_intents.channels.voice.VoiceInput"].update(

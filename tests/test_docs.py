@@ -2,11 +2,15 @@
 
 import ast
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from assistant import ROOT
+from spoken_intents.channels.voice import VoiceSettings
 
 PACKAGES = (ROOT / "plugin/spoken_intents", ROOT / "training/spoken_intents_training")
 
@@ -21,10 +25,22 @@ def matches(listed: str, name: str) -> bool:
     return re.fullmatch(re.escape(listed).replace(r"\*", ".*"), name) is not None
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md"])
-def test_every_module_is_listed(document: str) -> None:
-    listed = {Path(name).name for name in re.findall(r"[\w/*]+\.py", (ROOT / document).read_text())}
+def test_every_module_is_listed() -> None:
+    listed = {Path(name).name for name in re.findall(r"[\w/*]+\.py", (ROOT / "docs/architecture.md").read_text())}
     assert [name for name in sorted(modules()) if not any(matches(other, name) for other in listed)] == []
+
+
+def test_every_setting_is_listed_with_its_default() -> None:
+    page = (ROOT / "docs/settings.md").read_text()
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([^|]*)\|", page, re.M))
+    for setting in fields(VoiceSettings):
+        said = yaml.safe_load(listed[setting.name].strip(" `") or "null")
+        assert said == (None if setting.default in ("", None) else default_of(setting)), setting.name
+
+
+def default_of(setting: Any) -> Any:
+    """A dataclass field's, as YAML has it."""
+    return list(setting.default) if isinstance(setting.default, tuple) else setting.default
 
 
 REFUSES = {
