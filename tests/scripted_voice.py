@@ -10,7 +10,7 @@ import numpy as np
 from aiohttp import WSMsgType, web
 
 from chromium import PATIENCE_S
-from spoken_intents.channels.page import TYPES, headers, page_files
+from spoken_intents.pages import TYPES, headers, page_files
 
 Message = Dict[str, Any]
 

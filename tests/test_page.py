@@ -18,7 +18,7 @@ from assistant import PROJECT, Assistant
 from chromium import ALLOW, FAKE_DEVICE, Chromium, Page, microphone_flags
 from scripted_voice import ScriptedCall, ScriptedVoice
 from spoken_intents.audio import SAMPLE_RATE, read_audio
-from spoken_intents.channels.page import PAGE, headers, page_files
+from spoken_intents.pages import PAGE, headers, page_files
 
 GREET = PROJECT / "audio/train/greet/0010.ogg"
 RANKING = [{"name": "balance", "confidence": 0.9}, {"name": "greet", "confidence": 0.08}, {"name": "deny", "confidence": 0.02}]

@@ -18,7 +18,7 @@ from rich.table import Table
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.cli_recordings import typed as recordings
 from spoken_intents.client import DEFAULT_URL, TOKEN, Message, VoiceClient
-from spoken_intents.errors import ConfigError, ProtocolError, SpokenIntentsError
+from spoken_intents.errors import ConfigError, ProtocolError, SpokenIntentsError, sentence_of
 from spoken_intents.features import MAX_SAMPLES
 from spoken_intents.files import require_file, write_whole
 from spoken_intents.load import read_recordings
@@ -50,10 +50,7 @@ def app() -> None:
     try:
         typed()
     except (SpokenIntentsError, OSError) as error:
-        said = str(error)
-        if isinstance(error, OSError) and error.filename is not None and error.strerror:
-            said = f"{error.filename}: {error.strerror}."
-        Console(stderr=True).print(f"[bold red]Error:[/] {escape(said)}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]Error:[/] {escape(sentence_of(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

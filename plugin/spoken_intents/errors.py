@@ -76,6 +76,13 @@ class ProtocolError(SpokenIntentsError):
         self.close_code = close_code
 
 
+def sentence_of(error: Exception) -> str:
+    """An error of ours, or of a file or the network, for people."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
+
+
 def one_line(text: str, most: int = 300) -> str:
     """What came from elsewhere, as an error may quote it, which ends up in logs: one line, and no more than helps."""
     text = text if len(text) <= most else f"{text[:most]} ..."
