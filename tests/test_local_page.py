@@ -153,7 +153,7 @@ def test_it_listens_on_this_computer_only_at_a_free_port_and_opens_the_browser(m
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         page.run(taken.getsockname()[1], True, said.append)
-        assert said[0].endswith(f"/#{page.token}") and f":{taken.getsockname()[1]}/" not in said[0]
+        assert said[0].endswith(f"/#token={page.token}") and f":{taken.getsockname()[1]}/" not in said[0]
     assert opened == said
     page = LocalPage("index.html")
     page.run(0, False, said.append)

@@ -24,7 +24,7 @@ from spoken_intents.files import require_file, write_whole
 from spoken_intents.load import read_recordings
 from spoken_intents.load import run as run_load
 from spoken_intents.load_report import LoadSettings, Report
-from spoken_intents.microphone import Loudspeaker, Microphone, load_sounddevice
+from spoken_intents.microphone import Loudspeaker, Microphone, level_bar, load_sounddevice
 from spoken_intents.recognizer import Recognizer
 from spoken_intents_training.cli import typed as training
 from spoken_intents_training.cli_measure import MODEL
@@ -207,9 +207,8 @@ class _State:
 
     def line(self, block: np.ndarray, bot_speaks: bool) -> str:
         """Shown while `block` (float32) is heard."""
-        level = 20 * np.log10(float(np.sqrt(np.mean(np.square(block)))) + 1e-6)
         said = "the bot speaks" if bot_speaks and self._said == "listening" else self._said
-        return f"[cyan]{'▮' * max(0, min(20, round((level + 60) / 2.5))):<20}[/] [dim]{said}[/]"
+        return f"[cyan]{level_bar(block)}[/] [dim]{said}[/]"
 
 
 def _print_message(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Microphone and loudspeaker of this computer, for `spoken-intents talk --mic`. sounddevice only, from the extra ``mic``."""
+"""Microphone and loudspeaker of this computer, for `talk --mic` and `teach --cli`. sounddevice only, from the extra ``mic``."""
 
 import asyncio
 import threading
@@ -23,9 +23,11 @@ def load_sounddevice() -> Any:
     try:
         import sounddevice
     except ImportError:
-        raise ConfigError("--mic needs the extra: pip install 'rasa-spoken-intents[mic]'.") from None
+        raise ConfigError("The microphone needs the extra: pip install 'rasa-spoken-intents[mic]'.") from None
     except OSError:
-        raise ConfigError("--mic needs the system's PortAudio library (Debian and Ubuntu: apt install libportaudio2).") from None
+        raise ConfigError(
+            "The microphone needs the system's PortAudio library (Debian and Ubuntu: apt install libportaudio2)."
+        ) from None
     try:
         sounddevice.check_input_settings(samplerate=SAMPLE_RATE, channels=1)
     except (sounddevice.PortAudioError, ValueError) as error:
@@ -42,6 +44,12 @@ def _opened(sounddevice: Any, stream: Callable[..., Any], callback: Callable[...
         return stream(SAMPLE_RATE, PACKET_SAMPLES, channels=1, dtype="float32", callback=callback)
     except sounddevice.PortAudioError as error:
         raise ConfigError(f"The sound device cannot be opened: {error}") from None
+
+
+def level_bar(block: np.ndarray) -> str:
+    """How loud a block (float32) is, in up to 20 marks."""
+    level_db = 20 * np.log10(float(np.sqrt(np.mean(np.square(block)))) + 1e-6)
+    return f"{'▮' * max(0, min(20, round((level_db + 60) / 2.5))):<20}"
 
 
 class Microphone:

@@ -198,13 +198,23 @@ def typed_examples(project: Path) -> Iterator[Tuple[str, str]]:
     Raises:
         DataError: A file cannot be read.
     """
+    for intent, text in listed_examples(project):
+        if text and not is_audio_reference(text):
+            yield intent, without_annotations(text)
+
+
+def listed_examples(project: Path) -> Iterator[Tuple[str, str]]:
+    """Every example in the project's ``data/``, typed and spoken: intent, and text as it stands there.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
     for file in _yaml_files(project / "data"):
         if not file.name.startswith("."):
             for block in _blocks(file):
                 if block.get("intent") is not None:
                     for text, _ in each_example(block.get("examples") or [], f"{file}, intent {block['intent']}"):
-                        if text and not is_audio_reference(text):
-                            yield str(block["intent"]), without_annotations(text)
+                        yield str(block["intent"]), text
 
 
 def without_annotations(text: str) -> str:

@@ -13,12 +13,13 @@ import os
 import secrets
 import socket
 import sys
+import weakref
 import webbrowser
 from pathlib import Path
 from typing import Any, Awaitable, Callable
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from spoken_intents.channels.access import BEARER, token_in_header, token_in_subprotocols
 from spoken_intents.errors import SpokenIntentsError, sentence_of
@@ -53,13 +54,16 @@ class LocalPage:
         self.app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
         self._files = {**page_files(), **page_files(PAGES)}
         self._html = html
+        self._sockets: "weakref.WeakSet[web.WebSocketResponse]" = weakref.WeakSet()
         self.app.router.add_get("/", self._file)
         self.app.router.add_get("/page/{name}", self._file)
+        self.app.on_shutdown.append(self._hang_up)  # type: ignore[arg-type]  # aiosignal describes another aiohttp
 
     async def websocket(self, request: web.Request) -> web.WebSocketResponse:
         """The request's WebSocket, accepted. One whose browser is gone is noticed within a minute."""
         accepted = web.WebSocketResponse(protocols=(BEARER,), heartbeat=30, max_msg_size=MAX_MESSAGE_BYTES)
         await accepted.prepare(request)
+        self._sockets.add(accepted)
         return accepted
 
     def run(self, port: int, browser: bool, say: Callable[[str], None]) -> None:
@@ -70,11 +74,19 @@ class LocalPage:
             say: Told the address.
         """
         with _listening(port) as listening:
-            address = f"http://127.0.0.1:{listening.getsockname()[1]}/#{self.token}"
+            address = f"http://127.0.0.1:{listening.getsockname()[1]}/#token={self.token}"
             say(address)
             if browser and _has_screen():
-                self.app.on_startup.append(lambda app: _open(address))
+
+                async def open_it(app: web.Application) -> None:
+                    await asyncio.to_thread(_opened, address)
+
+                self.app.on_startup.append(open_it)  # type: ignore[arg-type]
             web.run_app(self.app, sock=listening, print=None, access_log=None, shutdown_timeout=SECONDS_TO_CLOSE)
+
+    async def _hang_up(self, app: web.Application) -> None:
+        """Or the end would wait for everybody who is connected."""
+        await asyncio.gather(*(one.close(code=WSCloseCode.GOING_AWAY) for one in list(self._sockets)), return_exceptions=True)
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -141,10 +153,6 @@ def _listening(port: int) -> socket.socket:
 def _has_screen() -> bool:
     """Whether a browser opens a window, and not itself in the terminal, as text browsers do."""
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-async def _open(address: str) -> None:
-    await asyncio.get_running_loop().run_in_executor(None, _opened, address)
 
 
 def _opened(address: str) -> Any:

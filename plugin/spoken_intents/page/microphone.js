@@ -63,7 +63,7 @@ export class Microphone {
     stream.getAudioTracks()[0].addEventListener("ended", () => {
       if (this.#stream !== stream) return;
       this.close();
-      this.#onLost("The microphone is gone. Plug it in again and press the button, or type.");
+      this.#onLost("The microphone is gone. Plug it in again and press the button.");
     });
     this.#stream = stream;
     this.#nodes = [source, capture];
@@ -76,7 +76,7 @@ export function whyNever() {
   const here = `http://localhost${location.port ? `:${location.port}` : ""}${location.pathname}`;
   return (
     `Browsers give the microphone only to pages on https or on this computer itself. This page came by plain http from ` +
-    `${location.host}. Open it by https, or as ${here} on the computer that runs the server. You can type here as it is.`
+    `${location.host}. Open it by https, or as ${here} on the computer that runs the server.`
   );
 }
 
@@ -85,14 +85,14 @@ function reason(error) {
     case "NotAllowedError":
       return (
         "The browser does not let this page use the microphone. Allow it by the icon beside the page's address " +
-        "(a microphone or a lock), then press the button again. You can type meanwhile."
+        "(a microphone or a lock), then press the button again."
       );
     case "NotFoundError":
     case "OverconstrainedError":
-      return "No microphone was found. Plug one in and press the button again, or type.";
+      return "No microphone was found. Plug one in and press the button again.";
     case "NotReadableError":
-      return "The microphone cannot be read. Perhaps another program uses it: close that and press the button again, or type.";
+      return "The microphone cannot be read. Perhaps another program uses it: close that and press the button again.";
     default:
-      return `The microphone could not be opened (${error.name}: ${error.message}). You can type.`;
+      return `The microphone could not be opened (${error.name}: ${error.message}).`;
   }
 }

@@ -89,7 +89,7 @@ function openAudio() {
       recording: new Recording(context),
       microphone: new Microphone(context, microphoneChunk, (words) => {
         endTalking();
-        notice("microphone", words);
+        notice("microphone", orType(words));
       }),
     };
     body.dataset.sampleRate = context.sampleRate;
@@ -107,7 +107,7 @@ async function openMicrophone() {
     return true;
   } catch (error) {
     if (!(error instanceof NoMicrophone)) throw error;
-    notice("microphone", error.message);
+    notice("microphone", orType(error.message));
     talk.stop();
     return false;
   } finally {
@@ -118,8 +118,12 @@ async function openMicrophone() {
 /** Without any loudspeaker some browsers run no audio at all, the microphone's included. */
 function checkSound() {
   if (audio.microphone.isOpen && audio.context.state !== "running") {
-    notice("microphone", "The browser's sound does not start. Is there a loudspeaker or a headset? You can type meanwhile.");
+    notice("microphone", orType("The browser's sound does not start. Is there a loudspeaker or a headset?"));
   }
+}
+
+function orType(why) {
+  return `${why} You can type meanwhile.`;
 }
 
 /**
@@ -437,6 +441,6 @@ for (const radio of document.querySelectorAll("input[name=mode]")) {
 }
 talk.mode = document.querySelector("input[name=mode]:checked").value;
 document.addEventListener("visibilitychange", () => !document.hidden && audio?.context.resume());
-if (whyNever()) notice("page", whyNever());
+if (whyNever()) notice("page", orType(whyNever()));
 show();
 call.check();

@@ -1,6 +1,6 @@
 // How a page on this computer talks to its server: with the token that stands behind the # of its address.
 
-const token = () => location.hash.slice(1);
+const token = () => new URLSearchParams(location.hash.slice(1)).get("token");
 
 /** What the server answers to a GET, or to a POST where there is a `body`, as JSON. Throws an Error with a sentence for people. */
 export async function ask(path, body) {
