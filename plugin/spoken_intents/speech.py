@@ -11,12 +11,13 @@ import hashlib
 import io
 import logging
 import os
+import re
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import AsyncIterator, Callable, Dict, List, Optional, Protocol
+from typing import AsyncIterator, Callable, Dict, List, Mapping, Optional, Protocol, Tuple
 
 import numpy as np
 import soundfile
@@ -41,6 +42,7 @@ class SpeechSettings:
         speech: ``espeak``, ``piper``, an engine class by its dotted path, ``browser`` (the page speaks), ``none``;
             ``auto``: espeak where it is installed, else none.
         voice: Espeak: a voice such as ``en-gb`` or ``en-us+f3``. Piper: a voice's .onnx file. Empty: the engine's own.
+            Settings of that engine may follow: ``en-us+f3 rate=150 pitch=60``.
         speech_timeout_ms: A sentence that takes an engine longer is not spoken; its text arrives all the same.
         speech_cache: Directory of what was spoken before; empty: in the user's cache directory.
         speech_cache_mb: Most it may hold; 0: nothing is kept.
@@ -73,19 +75,43 @@ class Engine(Protocol):
         ...
 
 
+def voice_settings(voice: str, defaults: Mapping[str, float]) -> Tuple[str, Dict[str, float]]:
+    """A voice's name, and its settings: those that follow the name (``en-us+f3 rate=150``), else the defaults.
+
+    Raises:
+        ConfigError: A setting that has no default.
+    """
+    behind = re.search(r"(?:\s+\w+=-?[\d.]+)*\s*$", voice)
+    assert behind is not None  # nothing at all matches, too
+    settings = dict(defaults)
+    for setting in behind[0].split():
+        key, _, value = setting.partition("=")
+        if key not in defaults or value.count(".") > 1 or not value.strip("-."):
+            raise ConfigError(f"voice: {setting} in {voice!r}; takes a number each for {', '.join(defaults) or 'nothing'}.")
+        settings[key] = float(value)
+    return voice[: behind.start()].strip(), settings
+
+
 class EspeakEngine:
     """eSpeak NG, from the extra ``espeak``: the library and its voices are in the wheel.
 
+    Behind the voice's name may stand ``rate`` (words a minute, 80 to 450), ``pitch`` and ``range`` (of the pitch; 0 to 99) and
+    ``gap`` (between words, in 10 ms). The same sentence differs a little from one time to the next, as where the voice's flutter
+    was is gone on from: samples are the same only for the first sentence of a process.
+
     Raises:
-        ConfigError: The extra is not installed, or has no such voice.
+        ConfigError: The extra is not installed, or has no such voice or setting.
     """
 
+    _SETTINGS = {"rate": 175.0, "pitch": 50.0, "range": 50.0, "gap": 0.0}
+    _PARAMETERS = {"rate": 1, "pitch": 3, "range": 4, "gap": 7}  # espeak_PARAMETER of espeak-ng's speak_lib.h
     _lock = threading.Lock()  # the library is one for the process
     _library: Optional[ctypes.CDLL] = None
     _rate = 0
 
     def __init__(self, voice: str) -> None:
-        self._voice = voice or "en-us"
+        name, self._settings = voice_settings(voice, self._SETTINGS)
+        self._voice = name or "en-us"
         self.language = self._voice
         with self._lock:
             self._load()
@@ -101,8 +127,8 @@ class EspeakEngine:
         except ImportError:
             raise ConfigError("speech: espeak needs the extra: pip install 'rasa-spoken-intents[espeak]'.") from None
         library = ctypes.CDLL(espeakng_loader.get_library_path())
-        retrieval = 1  # samples go to a callback, not to a loudspeaker
-        rate = library.espeak_Initialize(retrieval, 200, str(espeakng_loader.get_data_path()).encode(), 0)
+        synchronous = 2  # samples go to a callback, not to a loudspeaker, and in the thread that asks
+        rate = library.espeak_Initialize(synchronous, 200, str(espeakng_loader.get_data_path()).encode(), 0)
         if rate <= 0:
             raise ConfigError("speech: espeak could not be started; its voices may be missing. Install the extra espeak again.")
         cls._library, cls._rate = library, rate
@@ -114,6 +140,8 @@ class EspeakEngine:
             wanted = _EspeakVoice(languages=name)  # en-gb is a language, not a voice's name
             if self._library.espeak_SetVoiceByProperties(ctypes.byref(wanted)):
                 raise ConfigError(f"voice: espeak has no {self._voice!r}. Take a language such as en-gb, or a variant: en-us+f3.")
+        for setting, parameter in self._PARAMETERS.items():
+            self._library.espeak_SetParameter(parameter, int(self._settings[setting]), 0)
 
     def synthesize(self, sentence: str) -> np.ndarray:
         """See `Engine`."""
@@ -132,7 +160,6 @@ class EspeakEngine:
             self._choose()  # another engine may have chosen its own
             self._library.espeak_SetSynthCallback(take)
             failed = self._library.espeak_Synth(text, len(text), 0, by_character, 0, utf8, None, None)
-            self._library.espeak_Synchronize()
         if failed:
             raise RuntimeError(f"espeak_Synth returned {failed}")
         return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
@@ -157,29 +184,41 @@ class _EspeakVoice(ctypes.Structure):
 class PiperEngine:
     """Piper (the package ``piper-tts``), with the voice's .onnx file, beside which its .onnx.json lies.
 
+    Behind the file may stand ``speaker`` (its number, where the file holds several), ``length`` (1.2: slower), ``noise`` (how much
+    the voice varies) and ``timing`` (how much the length of sounds does).
+
     Raises:
-        ConfigError: No file is named, it cannot be loaded, or the package is not installed.
+        ConfigError: No file is named, it cannot be loaded, a setting is unknown, or the package is not installed.
     """
 
+    _SETTINGS = {"speaker": 0.0, "length": 1.0, "noise": 0.667, "timing": 0.8}  # Piper's own
+
     def __init__(self, voice: str) -> None:
-        if not is_file(Path(voice)):
+        name, settings = voice_settings(voice, self._SETTINGS)
+        if not is_file(Path(name)):
             raise ConfigError(
-                f"speech: piper needs a voice's file (voice: en_GB-alba-medium.onnx); {voice or 'nothing'} is none."
+                f"speech: piper needs a voice's file (voice: en_GB-alba-medium.onnx); {name or 'nothing'} is none."
             )
         try:
-            from piper import PiperVoice
+            from piper import PiperVoice, SynthesisConfig
         except ImportError:
             raise ConfigError("speech: piper needs its package: pip install piper-tts.") from None
         try:
-            self._voice = PiperVoice.load(voice)
+            self._voice = PiperVoice.load(name)
         except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(f"voice: {voice} cannot be loaded by piper ({error}).") from None
+            raise ConfigError(f"voice: {name} cannot be loaded by piper ({error}).") from None
+        self._settings = SynthesisConfig(
+            speaker_id=int(settings["speaker"]),
+            length_scale=settings["length"],
+            noise_scale=settings["noise"],
+            noise_w_scale=settings["timing"],
+        )
         self.sample_rate: int = self._voice.config.sample_rate
-        self.language = Path(voice).name.split("-")[0].replace("_", "-")
+        self.language = Path(name).name.split("-")[0].replace("_", "-")
 
     def synthesize(self, sentence: str) -> np.ndarray:
         """See `Engine`."""
-        return np.concatenate([chunk.audio_float_array for chunk in self._voice.synthesize(sentence)])
+        return np.concatenate([chunk.audio_float_array for chunk in self._voice.synthesize(sentence, self._settings)])
 
 
 ENGINES: Dict[str, Callable[[str], Engine]] = {"espeak": EspeakEngine, "piper": PiperEngine}
@@ -196,10 +235,15 @@ def make_speech(settings: SpeechSettings) -> Optional["Speech"]:
         name = "espeak" if find_spec("espeakng_loader") else "none"
     if name in MUTE:
         return None
-    return Speech(_engine_class(name)(settings.voice), name, settings)
+    return Speech(engine_class(name)(settings.voice), name, settings)
 
 
-def _engine_class(name: str) -> Callable[[str], Engine]:
+def engine_class(name: str) -> Callable[[str], Engine]:
+    """What makes an engine of this name.
+
+    Raises:
+        ConfigError: There is none.
+    """
     if name in ENGINES:
         return ENGINES[name]
     return class_at(name, "speech", ("auto", *ENGINES, *MUTE))

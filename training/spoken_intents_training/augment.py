@@ -4,6 +4,9 @@ Every function here returns a new array and draws from the generator it is given
 same clip whatever order or process it is made in. `add_noise` and `telephone` are also what evaluation measures with.
 """
 
+from dataclasses import dataclass
+from typing import Tuple
+
 import numpy as np
 import soxr
 from scipy.signal import butter, fftconvolve, sosfilt
@@ -14,6 +17,27 @@ from spoken_intents_training.nonspeech import non_speech_clips
 
 TELEPHONE_RATE = 8_000  # Hz
 NOISES = 48  # made up once, to draw from
+# Of a synthesizer's sentence made rough: another vocal tract is another rate and pitch together.
+VOCAL_TRACT = (0.88, 1.14)
+PAUSE_S = (0.08, 0.35)
+PEAK_DB = (-18, -2)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where clips may be heard: shares of them, and how bad it gets there.
+
+    Attributes:
+        room: Share of clips in a room, which reverberates for 0.1 to 0.6 s.
+        noise: Share in noise.
+        snr_db: How far below the speech, in dB: from, to.
+        telephone: Share through a telephone.
+    """
+
+    room: float = 0.3
+    noise: float = 0.5
+    snr_db: Tuple[float, float] = (0, 25)
+    telephone: float = 0.25
 
 
 class Elsewhere:
@@ -23,28 +47,47 @@ class Elsewhere:
         seed: Of the noises that are made up.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, surroundings: Surroundings = Surroundings()) -> None:
         self._noises = non_speech_clips(NOISES, seed)
+        self._where = surroundings
 
     def sampled(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A copy of `samples`, three in ten in a room, every other in noise, every fourth on a telephone; same length."""
+        """A copy of `samples`, some in a room, some in noise, some on a telephone; same length."""
         for change in (self.room, self.noise, self.telephone):
             samples = change(samples, rng)
         return samples.astype(np.float32, copy=False)
 
+    def roughened(self, speech: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What a synthesizer says (float32, 16 kHz) as a caller's microphone may bring it.
+
+        By another vocal tract, with a pause before and behind, at another level; longer or shorter for it.
+        """
+        speech = soxr.resample(without_silence(speech), SAMPLE_RATE * rng.uniform(*VOCAL_TRACT), SAMPLE_RATE)
+        speech = np.pad(speech / (np.abs(speech).max() + 1e-9), [int(SAMPLE_RATE * rng.uniform(*PAUSE_S)) for _ in range(2)])
+        heard = self.sampled(speech.astype(np.float32), rng)
+        return (heard / (np.abs(heard).max() + 1e-9) * 10 ** (rng.uniform(*PEAK_DB) / 20)).astype(np.float32)
+
     def room(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Three in ten: reverberation of 0.1 to 0.6 s."""
-        return reverberate(samples, rng.uniform(0.1, 0.6), rng.uniform(0, 15), rng) if rng.random() < 0.3 else samples
+        """Some in a room."""
+        if rng.random() >= self._where.room:
+            return samples
+        return reverberate(samples, rng.uniform(0.1, 0.6), rng.uniform(0, 15), rng)
 
     def noise(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Every other: a made-up noise, 0 to 25 dB below the speech."""
-        if rng.random() < 0.5:
+        """Some in a made-up noise."""
+        if rng.random() >= self._where.noise:
             return samples
-        return add_noise(samples, self._noises[rng.integers(len(self._noises))], rng.uniform(0, 25), rng)
+        return add_noise(samples, self._noises[rng.integers(len(self._noises))], rng.uniform(*self._where.snr_db), rng)
 
     def telephone(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Every fourth."""
-        return telephone(samples) if rng.random() < 0.25 else samples
+        """Some through a telephone."""
+        return telephone(samples) if rng.random() < self._where.telephone else samples
+
+
+def without_silence(speech: np.ndarray) -> np.ndarray:
+    """Without the digital silence that synthesizers put around a sentence."""
+    loud = np.flatnonzero(np.abs(speech) > 0.01 * np.abs(speech).max(initial=0))
+    return speech[loud[0] : loud[-1] + 1] if len(loud) else speech
 
 
 def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:
