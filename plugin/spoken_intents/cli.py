@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from spoken_intents.audio import SAMPLE_RATE, read_audio
+from spoken_intents.cli_init import typed as starting
 from spoken_intents.cli_recordings import typed as recordings
 from spoken_intents.client import DEFAULT_URL, TOKEN, Message, VoiceClient
 from spoken_intents.errors import ConfigError, ProtocolError, SpokenIntentsError, sentence_of
@@ -37,6 +38,7 @@ typed = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+typed.add_typer(starting)
 typed.add_typer(training)
 typed.add_typer(recordings, name="recordings")
 SHOWN_TOKEN = typer.Option(
