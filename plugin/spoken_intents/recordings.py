@@ -26,7 +26,7 @@ import soundfile
 from spoken_intents import metrics
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16
 from spoken_intents.config import require
-from spoken_intents.errors import AudioError
+from spoken_intents.errors import AudioError, one_line
 from spoken_intents.files import PART, open_regular, require_directory, write_whole
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 WAITING = 64  # turns; a disk that is further behind loses the next ones
 SWEEP_S = 3600  # how often it is looked for what is too old
 PART_S = 60  # a file that is not whole by then was left by a process that was killed
+KNOWN = 1_000  # of the last recordings it is known where they are, by call and turn
+RANKED = 5  # intents of a ranking that are kept
 FINISH_S = 5  # how long the end of a server waits for what is still to be written
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _NAME = re.compile(r"\d{12}-[0-9a-f]{16}\.flac")
@@ -60,6 +62,15 @@ class RecordingSettings:
 
 
 @dataclass(frozen=True)
+class Label:
+    """What somebody says a turn was: an intent, or a name of `labels`; who, and when (ISO 8601, UTC)."""
+
+    intent: str
+    by: str
+    time: str
+
+
+@dataclass(frozen=True)
 class About:
     """What is known of a recording.
 
@@ -70,6 +81,10 @@ class About:
         reference: What Rasa was given, which `steps` calls it.
         steps: What happened in the call since the recording before, in the steps of a Rasa test story, this turn and its
             answer included.
+        ranking: The likeliest intents, with confidence, descending; not in recordings of earlier versions.
+        non_speech: Probability that it was no speech.
+        interrupted: Whether the caller broke off what the bot was saying by it.
+        label: What somebody says it was; None as long as nobody has.
     """
 
     sender: str
@@ -81,6 +96,17 @@ class About:
     confidence: float
     reference: str = ""
     steps: List[Dict[str, Any]] = field(default_factory=list)
+    ranking: List[List[Any]] = field(default_factory=list)
+    non_speech: float = 0.0
+    interrupted: bool = False
+    label: Optional[Label] = None
+
+    @property
+    def acted_on(self) -> str:
+        """The intent that Rasa went by, such as nlu_fallback; what was heard, where the steps do not say."""
+        return next(
+            (str(step["intent"]) for step in self.steps if step.get("user") == self.reference and "intent" in step), self.intent
+        )
 
 
 @dataclass(frozen=True)
@@ -95,6 +121,18 @@ class Recording:
 def recording_files(directory: Path) -> List[Path]:
     """Every recording in `directory`, the oldest first. Other files are nobody's business here."""
     return sorted(file for day in _days(directory) for file in _inside(day) if _NAME.fullmatch(file.name))
+
+
+def recording_file(directory: Path, name: str) -> Path:
+    """The file of a recording that is called so in `directory`, such as ``2026-05-12/142501120385-3f9a2c44d01b6e87.flac``.
+
+    Raises:
+        AudioError: No recording is called so, whether or not there is such a file.
+    """
+    day, _, file = name.partition("/")
+    if not (_DAY.fullmatch(day) and _NAME.fullmatch(file)):
+        raise AudioError(f"{one_line(name[:100])}: no recording is called so.")
+    return directory / day / file
 
 
 def remove_parts(directory: Path) -> None:
@@ -134,9 +172,15 @@ def read_recording(file: Path) -> Recording:
     """
     try:
         with open_regular(file) as opened, soundfile.SoundFile(opened) as flac:
-            return Recording(file, About(**json.loads(flac.comment)), flac.frames / flac.samplerate)
+            return Recording(file, _about(flac.comment), flac.frames / flac.samplerate)
     except (OSError, soundfile.LibsndfileError, ValueError, TypeError) as error:
         raise AudioError(f"{file}: is no recording of a call, or damaged ({error}).") from None
+
+
+def _about(comment: str) -> About:
+    known = json.loads(comment)
+    label = known.pop("label", None)
+    return About(**known, label=None if label is None else Label(**label))
 
 
 class Recorder:
@@ -153,6 +197,7 @@ class Recorder:
         self._days = settings.recordings_days
         self._room = 0  # bytes that may be written before it is looked how many there are
         self._failing = False
+        self._written: Dict[Tuple[str, int], Path] = {}  # by call and turn; the thread writes, others read
         self._waiting: "queue.Queue[Optional[Tuple[np.ndarray, About]]]" = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._work, name="recordings", daemon=True)  # a disk that hangs keeps nobody
 
@@ -166,6 +211,14 @@ class Recorder:
             self._waiting.put_nowait((samples, about))
         except queue.Full:
             metrics.RECORDINGS.labels("dropped").inc()
+
+    def file_of(self, call_id: str, turn: int) -> Optional[Path]:
+        """Where a turn is recorded; None as long as it is not written, and when it is one of the last `KNOWN` no more."""
+        return self._written.get((call_id, turn))
+
+    def of_call(self, call_id: str) -> List[Path]:
+        """Where a call's turns are recorded, likewise, in their order."""
+        return [file for (call, _), file in sorted(dict(self._written).items()) if call == call_id]
 
     def close(self) -> None:
         """Writes what waits, for a few seconds at most, and ends."""
@@ -205,13 +258,17 @@ class Recorder:
         return True
 
     def _write(self, samples: np.ndarray, about: About) -> None:
-        content = _encoded(samples, about)
+        content = encoded(np.frombuffer(float_to_pcm16(samples), dtype="<i2"), about)
         if len(content) > self._room:
             self._sweep(len(content))
         now = datetime.now(timezone.utc)
         folder = self.directory / f"{now:%Y-%m-%d}"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_whole(folder / f"{now:%H%M%S%f}-{secrets.token_hex(8)}.flac", content, private=True, durable=True)
+        file = folder / f"{now:%H%M%S%f}-{secrets.token_hex(8)}.flac"
+        write_whole(file, content, private=True, durable=True)
+        self._written[about.call_id, about.turn] = file
+        if len(self._written) > KNOWN:
+            del self._written[next(iter(self._written))]
         self._room -= len(content)
         self._failing = False
 
@@ -241,9 +298,10 @@ class Recorder:
         self._room = max(needed, min(self._most_bytes - held, self._most_bytes // 20))
 
 
-def _encoded(samples: np.ndarray, about: About) -> bytes:
+def encoded(samples: np.ndarray, about: About) -> bytes:
+    """A FLAC of samples (int16, 16 kHz)."""
     held = io.BytesIO()
     with soundfile.SoundFile(held, "w", SAMPLE_RATE, 1, format="FLAC", subtype="PCM_16") as flac:
         flac.comment = json.dumps(asdict(about))
-        flac.write(np.frombuffer(float_to_pcm16(samples), dtype="<i2"))
+        flac.write(samples)
     return held.getvalue()

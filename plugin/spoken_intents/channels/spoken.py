@@ -27,7 +27,7 @@ from spoken_intents.errors import ActionError, ProtocolError, UnwellError
 from spoken_intents.health import Probe
 from spoken_intents.logs import LogContext, name_calls
 from spoken_intents.recognizer import Recognizer
-from spoken_intents.recordings import About, Recorder, RecordingSettings
+from spoken_intents.recordings import RANKED, About, Recorder, RecordingSettings
 from spoken_intents.segmenter import Segmenter
 from spoken_intents.session import Line, SessionSettings, SpokenSession
 from spoken_intents.speech import Speech, SpeechSettings, make_speech
@@ -324,6 +324,9 @@ class SpokenCall(Line):
                     intent=turn.recognition.intent,
                     confidence=round(turn.recognition.confidence, 4),
                     reference=turn.text,
+                    ranking=[[intent, round(confidence, 4)] for intent, confidence in turn.recognition.ranking[:RANKED]],
+                    non_speech=round(turn.recognition.non_speech, 4),
+                    interrupted=turn.interrupted is not None,
                 )
                 self._recorder.record(turn.utterance.samples, about, partial(self._steps, since, self._told_until))
 
