@@ -24,7 +24,7 @@ from spoken_intents.recognizer import ENCODER, NON_SPEECH, Recognizer
 from spoken_intents_training import finetune
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.card import model_card, threshold_advice
-from spoken_intents_training.dataset import Clip, read_all_samples, read_samples
+from spoken_intents_training.dataset import Clip, noise_clips, read_all_samples, read_samples
 from spoken_intents_training.finetune import freeze, train
 from spoken_intents_training.fitting import begin_with_head, predict
 from spoken_intents_training.heads import HEADS
@@ -163,6 +163,25 @@ def test_a_lone_clip_is_a_warning(tiny_base: str, clips: List[Clip], tmp_path: P
         train([*clips[:8], Clip(clips[0].path, "lonely", "x")], tiny_base, QUICK, tmp_path)
     assert "single clip" in caplog.text
     assert "lonely" in caplog.text
+
+
+def test_recorded_noises_are_learnt_as_no_speech(tiny_base: str, model: Path, clips: List[Clip], tmp_path: Path) -> None:
+    """Sounds that another model takes for an intent."""
+    high, low = ([clip for clip in clips if clip.intent == intent] for intent in ("high", "low"))
+    folder = tmp_path / "audio" / "line" / NON_SPEECH
+    folder.mkdir(parents=True)
+    for clip in high[2:]:
+        shutil.copy(clip.path, folder)
+    (folder / "notes.txt").touch()
+    noises = noise_clips([str(tmp_path / "audio"), str(tmp_path / "nowhere")])
+    assert len(noises) == 10
+    spoken = [replace(clip, intent=("one", "other")[number % 2]) for number, clip in enumerate(low)]
+    described = train(spoken * 2, tiny_base, RECIPE, tmp_path / "out", noises=noises)
+    assert described["metrics"]["noises"] == 3, "one of them held out, and two of those made up"
+    for directory, is_speech in ((model, True), (tmp_path / "out", False)):
+        recognizer = Recognizer(directory)
+        assert [recognizer.classify(read_samples(clip)).is_speech for clip in high[:2]] == [is_speech] * 2
+        assert all(recognizer.classify(read_samples(clip)).is_speech for clip in low)
 
 
 # ---------------------------------------------------------------- the reference recipe

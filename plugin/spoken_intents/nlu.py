@@ -199,6 +199,7 @@ class SpokenIntentClassifier(GraphComponent):
             )
             return self._resource
         try:
+            from spoken_intents_training.dataset import noise_clips
             from spoken_intents_training.finetune import train
             from spoken_intents_training.recipe import load_recipe, overrides
         except ImportError as error:
@@ -210,7 +211,8 @@ class SpokenIntentClassifier(GraphComponent):
         for clip in clips:
             resolve(clip.name, self._settings.audio_directories)
         with self._model_storage.write_to(self._resource) as directory:
-            train(clips, self._settings.base_model, recipe, directory, self._continue_from)
+            noises = noise_clips(self._settings.audio_directories)
+            train(clips, self._settings.base_model, recipe, directory, self._continue_from, noises=noises)
             self._recognizer = Recognizer(directory)
         return self._resource
 

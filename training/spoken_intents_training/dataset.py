@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tupl
 import numpy as np
 import yaml
 
-from spoken_intents.audio import SAMPLE_RATE, read_audio
+from spoken_intents.audio import SAMPLE_RATE, SUFFIXES, read_audio
 from spoken_intents.errors import AudioError, DataError
 from spoken_intents.features import MAX_SAMPLES, MIN_SAMPLES
 from spoken_intents.files import is_file
@@ -133,6 +133,12 @@ def _beside(file: Path, reference: str) -> Path:
         if is_file(root / reference):
             return root / reference
     return Path.cwd() / reference
+
+
+def noise_clips(directories: Iterable[str]) -> List[Clip]:
+    """Recordings of what is no speech: all that lie in a folder called ``__non_speech__``, anywhere in `directories`."""
+    found = [path for directory in directories for path in sorted(Path(directory).rglob(f"{NON_SPEECH}/*"))]
+    return [Clip(path, NON_SPEECH, path.as_posix()) for path in found if path.suffix.lower() in SUFFIXES]
 
 
 def missing_clips(clips: Iterable[Clip]) -> List[Clip]:
@@ -269,7 +275,7 @@ def intent_counts(clips: Iterable[Clip]) -> Dict[str, int]:
     if NON_SPEECH in counts:
         raise DataError(
             f"An intent is called {NON_SPEECH}, which is reserved for what is no speech at all. Give it another name; "
-            "examples of noise need not be recorded."
+            f"noises need not be recorded, and those that are belong in a folder audio/{NON_SPEECH}."
         )
     if len(counts) < 2:
         raise DataError(f"{len(counts)} spoken intent(s) ({', '.join(counts) or 'none'}): at least two are needed to tell apart.")

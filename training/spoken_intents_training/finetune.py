@@ -40,6 +40,7 @@ def train(
     continue_from: Optional[Path] = None,
     checkpoints: Optional[Path] = None,
     tensorboard: Optional[Path] = None,
+    noises: Sequence[Clip] = (),
 ) -> Dict[str, Any]:
     """Fine-tunes on `clips`, writes the artefact to `out`, and returns its ``model.json``.
 
@@ -53,6 +54,7 @@ def train(
         continue_from: An artefact whose weights to start from instead of the base model's; same labels.
         checkpoints: Directory for checkpoints; training goes on from the last one there. None: none are written.
         tensorboard: Directory for TensorBoard's event file.
+        noises: Recordings of what is no speech, which the non-speech output learns beside made-up ones.
 
     Raises:
         ConfigError: The recipe freezes more layers than the base model has.
@@ -69,12 +71,15 @@ def train(
     counts = intent_counts(clips)
     _warn_of_lone(counts)
     labels = [*counts, NON_SPEECH] if recipe.non_speech_share else [*counts]
+    noises = noises if NON_SPEECH in labels else ()
     model = load_base(base_model, labels, recipe.context)
     if continue_from is not None:
         load_weights(model, continue_from, labels, base_model, recipe.pooling)
     freeze(model, recipe.frozen_layers)
     learnt_clips, held_clips = hold_out(clips, recipe.held_out_share, recipe.seed)
-    learnt, held_out = read_examples(learnt_clips, held_clips, labels, recipe, model.config.num_mel_bins)
+    held_noises = round(len(noises) * recipe.held_out_share) if held_clips else 0
+    learnt_files, held_files = [*learnt_clips, *noises[held_noises:]], [*held_clips, *noises[:held_noises]]
+    learnt, held_out = read_examples(learnt_files, held_files, labels, recipe, model.config.num_mel_bins)
     shared_out = {
         "held_out": len(held_clips),
         "held_out_by": held_out_by(learnt_clips, held_clips),
@@ -86,7 +91,7 @@ def train(
         return {}
     measured_on = held_out or learnt
     measured = _measure(model, measured_on, labels, bool(held_out))
-    described_end = _add_turn_end(model, learnt, held_out, recipe)
+    described_end = _add_turn_end(model, learnt, held_out, labels, recipe)
     measured["metrics"]["seconds"] = round(time.monotonic() - began, 1)
     description = {
         "labels": labels,
@@ -96,8 +101,8 @@ def train(
         "recipe": asdict(recipe),
         "data": {
             "clips": counts,
-            "fingerprint": files_fingerprint([clip.path for clip in clips]),
-            "learnt": [file_digest(clip.path) for clip in learnt_clips],
+            "fingerprint": files_fingerprint([clip.path for clip in (*clips, *noises)]),
+            "learnt": [file_digest(clip.path) for clip in learnt_files],
             **shared_out,
         },
         "log": log,
@@ -135,11 +140,14 @@ def _fit(
         return run(model, learnt, recipe, folder, checkpoints is not None, tensorboard)
 
 
-def _add_turn_end(model: Any, learnt: Examples, held_out: Examples, recipe: Recipe) -> Optional[Dict[str, Any]]:
+def _add_turn_end(
+    model: Any, learnt: Examples, held_out: Examples, labels: Sequence[str], recipe: Recipe
+) -> Optional[Dict[str, Any]]:
     if not recipe.turn_end:
         return None
     fitted_on, measured_on = (
-        [data.samples(row) for row, name in enumerate(data.names) if name != MADE_UP_NOISE] for data in (learnt, held_out)
+        [data.samples(row) for row, target in enumerate(data.targets) if labels[target] != NON_SPEECH]
+        for data in (learnt, held_out)
     )
     return add_turn_end(model, fitted_on, measured_on, recipe)
 
@@ -178,7 +186,7 @@ def explain(described: Dict[str, Any]) -> Files:
 def read_examples(
     learnt: Sequence[Clip], held_out: Sequence[Clip], labels: Sequence[str], recipe: Recipe, n_mels: int
 ) -> Tuple[Examples, Examples]:
-    """Examples to learn from and examples held out, made-up noises among both.
+    """Examples to learn from and examples held out, made-up noises among both. `NON_SPEECH` is the intent of recorded ones.
 
     Raises:
         DataError: Clips that cannot be used.
