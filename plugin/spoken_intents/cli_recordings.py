@@ -1,5 +1,6 @@
 """``spoken-intents recordings``: what was kept of calls, found again, removed, or made a test story."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -9,10 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from spoken_intents.errors import AudioError, DataError
+from spoken_intents.labels import unchanging
 from spoken_intents.recordings import Recording, read_recording, recording_files, remove_parts
 
 typed = typer.Typer(help="What was kept of calls: see it, remove it, make it a test story.", no_args_is_help=True)
 console = Console()
+REVIEWED = "audio/reviewed"  # in a project: clips that `spoken-intents review` has kept
 DIRECTORY = typer.Option(Path("recordings"), help="Where they are: the channel's setting recordings.")
 
 
@@ -23,7 +26,7 @@ def list_recordings(
     call: str = typer.Option("", help="Only those of this call."),
 ) -> None:
     """Print every recording and what is known of it, the oldest first."""
-    found, unreadable = _read(directory)
+    found, unreadable = read_all(directory)
     shown = [one for one in found if sender in ("", shown_as(one.about.sender)) and call in ("", shown_as(one.about.call_id))]
     for call_id in dict.fromkeys(one.about.call_id for one in shown):
         turns = [one for one in shown if one.about.call_id == call_id]
@@ -32,7 +35,8 @@ def list_recordings(
         for one in turns:
             about = one.about
             heard = f"{shown_as(about.intent)} {about.confidence:.0%}"
-            line = f"  {about.time[:19]}  turn {about.turn:<3} {heard:<24} {one.seconds:4.1f} s  {one.file}"
+            label = f"  labelled {about.label.intent} by {shown_as(about.label.by)}" if about.label else ""
+            line = f"  {about.time[:19]}  turn {about.turn:<3} {heard:<24} {one.seconds:4.1f} s  {one.file}{label}"
             console.print(escape(line), highlight=False, soft_wrap=True)
     _tell_unreadable(unreadable)
 
@@ -41,15 +45,30 @@ def list_recordings(
 def delete(
     sender: str = typer.Option(..., help="Whose: the conversation's name, as [bold]list[/] shows it."),
     directory: Path = DIRECTORY,
+    project: Path = typer.Option(Path("."), help="The Rasa project that may have learnt of them."),
 ) -> None:
-    """Remove every recording of one sender. What Rasa's tracker store holds of them is not touched."""
-    found, unreadable = _read(directory)
-    theirs = [one.file for one in found if shown_as(one.about.sender) == sender]
-    for file in theirs:
-        file.unlink(missing_ok=True)
+    """Remove every recording of one sender, and what [bold]review[/] made of it. What Rasa's tracker store holds is not touched."""
+    with unchanging(directory) if directory.is_dir() else nullcontext():
+        found, unreadable = read_all(directory)
+        theirs = [one.file for one in found if shown_as(one.about.sender) == sender]
+        for file in theirs:
+            file.unlink(missing_ok=True)
     remove_parts(directory)  # of half a recording nobody knows whose it was
     console.print(f"{len(theirs)} recordings removed.")
     _tell_unreadable(unreadable)
+    _forget(project, sender)
+
+
+def _forget(project: Path, sender: str) -> None:
+    """Removes what the project learns of a sender's turns, where any was reviewed."""
+    if not (project / REVIEWED).is_dir():
+        return
+    from spoken_intents_training.reviewed import Reviewed
+
+    gone = Reviewed(project).forget(lambda name: shown_as(name) == sender)
+    console.print(f"{len(gone)} reviewed clips removed from {escape(str(project / REVIEWED))}.", highlight=False, soft_wrap=True)
+    if gone:
+        console.print("A model that has learnt from them still exists: train again, and delete old ones.")
 
 
 @typed.command()
@@ -63,7 +82,7 @@ def story(
 
     [dim]spoken-intents recordings story 5c1e... > tests/test_call.yml[/]
     """
-    found, unreadable = _read(directory)
+    found, unreadable = read_all(directory)
     turns = [one for one in found if shown_as(one.about.call_id) == call]
     if not turns:
         raise DataError(f"{directory} holds no recording of a call {call}. `spoken-intents recordings list` shows all.")
@@ -88,7 +107,12 @@ def shown_as(name: str) -> str:
     return "".join(letter if letter.isprintable() and letter != "\\" else ascii(letter)[1:-1] for letter in name)
 
 
-def _read(directory: Path) -> Tuple[List[Recording], List[Path]]:
+def read_all(directory: Path) -> Tuple[List[Recording], List[Path]]:
+    """Every recording in `directory` by time, and the files that are damaged.
+
+    Raises:
+        DataError: There is no such directory.
+    """
     if not directory.is_dir():
         raise DataError(f"{directory}: no such directory. Name the one of the channel's setting recordings with --directory.")
     found: List[Recording] = []

@@ -1,0 +1,382 @@
+"""What people say recorded turns were: in the recording, in training examples, noises and test stories, whole or not at all."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from conftest import disk_that_takes
+
+from spoken_intents import recordings as recordings_module
+from spoken_intents.audio import SAMPLE_RATE, read_audio
+from spoken_intents.cli import typed
+from spoken_intents.cli_recordings import REVIEWED as FOLDER
+from spoken_intents.errors import AudioError, DataError
+from spoken_intents.labels import OUT_OF_SCOPE, label_recording
+from spoken_intents.recognizer import NON_SPEECH
+from spoken_intents.recordings import About, Label, Recorder, Recording, RecordingSettings, read_recording, recording_files
+from spoken_intents_training.examples import read_examples
+from spoken_intents_training.reviewed import STORIES, Reviewed, went_wrong
+
+ABOUT = About("anna", "5c1e", "voice", 1, "2026-05-12T14:25:01.000+00:00", "balance", 0.98)
+SAMPLES = (0.1 * np.sin(np.arange(SAMPLE_RATE) / 5)).astype(np.float32)
+LABEL = Label("freeze", "rita", "2026-05-13T09:00:00+00:00")
+DOMAIN = """
+version: "3.1"
+intents: [balance, freeze, {affirm: {use_entities: true}}]
+responses: {utter_balance: [{text: "Your balance is {balance}."}]}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "domain.yml").write_text(DOMAIN)
+    return Path()
+
+
+def recorded(*abouts: About, samples: np.ndarray = SAMPLES) -> List[Recording]:
+    """What is in recordings/ when these were recorded, too."""
+    recorder = Recorder(RecordingSettings("recordings"))
+    recorder.start()
+    for about in abouts:
+        recorder.record(samples, about)
+    recorder.close()
+    return [read_recording(file) for file in recording_files(Path("recordings"))]
+
+
+def turns(sender: str, *heard: str, call: str = "") -> List[About]:
+    """A call: each turn heard as that, and answered by an action."""
+    return [
+        replace(
+            ABOUT, sender=sender, call_id=call or f"call of {sender}", turn=number, intent=intent, reference=f"live/{number}.wav",
+            steps=[{"user": f"live/{number}.wav", "intent": intent}, {"action": f"utter_{intent}"}],
+        )
+        for number, intent in enumerate(heard, 1)
+    ]  # fmt: skip
+
+
+def stories() -> List[Dict[str, Any]]:
+    return yaml.safe_load(Path(STORIES).read_text())["stories"]
+
+
+def examples() -> Dict[str, str]:
+    """Intents by the recordings that they are of."""
+    file = Path("data/nlu_reviewed.yml")
+    return {one.more["recording"]: one.intent for one in read_examples(file)} if file.exists() else {}
+
+
+def all_files() -> Dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in sorted(Path().rglob("*")) if file.is_file()}
+
+
+def who_is_tested(reviewed: Reviewed) -> List[Recording]:
+    """A call of somebody who is tested with: three others were learnt from before."""
+    for sender in ("a", "b", "c"):
+        (turn,) = recorded(*turns(sender, "balance"))[-1:]
+        reviewed.label(turn, "freeze", "rita")
+    return recorded(*turns("dora", "balance", "affirm", "balance", "balance"))[-4:]
+
+
+# ------------------------------------------------------------------ in the recording
+
+
+def test_a_label_is_written_into_the_recording_and_its_samples_stay(project: Path) -> None:
+    (turn,) = recorded(ABOUT)
+    before, _ = soundfile.read(turn.file, dtype="int16")
+    labelled = label_recording(turn.file, LABEL, None)
+    assert labelled == read_recording(turn.file) and labelled.about == replace(turn.about, label=LABEL)
+    after, _ = soundfile.read(turn.file, dtype="int16")
+    np.testing.assert_array_equal(before, after)
+    assert turn.file.stat().st_mode & 0o777 == 0o600
+    assert label_recording(turn.file, None, LABEL) == turn
+
+
+def test_recordings_of_earlier_versions_are_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = recordings_module.asdict
+    new = ("ranking", "non_speech", "interrupted", "label")
+    monkeypatch.setattr(recordings_module, "asdict", lambda about: {k: v for k, v in written(about).items() if k not in new})
+    (turn,) = recorded(ABOUT)
+    monkeypatch.undo()
+    assert turn.about == ABOUT and turn.about.label is None and turn.about.ranking == []
+
+
+def test_of_two_who_label_a_turn_the_second_is_told(project: Path) -> None:
+    (turn,) = recorded(ABOUT)
+    label_recording(turn.file, LABEL, None)
+    with pytest.raises(DataError, match="rita labelled this turn freeze meanwhile"):
+        label_recording(turn.file, replace(LABEL, by="otto", intent="balance"), None)
+    assert read_recording(turn.file).about.label == LABEL
+    label_recording(turn.file, None, LABEL)
+    with pytest.raises(DataError, match="Somebody took the label away meanwhile"):
+        label_recording(turn.file, None, LABEL)
+
+
+def test_of_many_who_label_at_once_one_has_labelled(project: Path) -> None:
+    (turn,) = recorded(ABOUT)
+    told: List[Any] = []
+
+    def label(number: int) -> None:
+        try:
+            told.append(label_recording(turn.file, replace(LABEL, by=str(number)), None).about.label)
+        except DataError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=label, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (labelled,) = [one for one in told if isinstance(one, Label)]
+    assert read_recording(turn.file).about.label == labelled and len(told) == 8
+
+
+@pytest.mark.parametrize("gone", ["file", "directory"])
+def test_a_recording_that_was_deleted_is_told_and_does_not_come_back(project: Path, gone: str) -> None:
+    (turn,) = recorded(ABOUT)
+    turn.file.unlink()
+    if gone == "directory":
+        turn.file.parent.rmdir()
+        turn.file.parent.parent.rmdir()
+    with pytest.raises(AudioError, match="is gone: somebody removed it"):
+        Reviewed(project).label(turn, "freeze", "rita")
+    assert not turn.file.exists() and examples() == {}
+
+
+def test_on_a_full_disk_a_recording_stays_as_it_was(project: Path) -> None:
+    (turn,) = recorded(ABOUT)
+    before = all_files()
+    with disk_that_takes(1_000), pytest.raises(DataError, match="could not be labelled .* It is as it was"):
+        Reviewed(project).label(turn, "freeze", "rita")
+    assert all_files() == before
+
+
+# ------------------------------------------------------------------ to learn from
+
+
+def test_a_labelled_turn_is_an_example_with_its_speaker_and_date(project: Path) -> None:
+    (turn,) = recorded(ABOUT)
+    taken = Reviewed(project).label(turn, "freeze", "rita")
+    assert taken.said == "Learnt as freeze by the next rasa train."
+    assert taken.turn.about.label and (taken.turn.about.label.intent, taken.turn.about.label.by) == ("freeze", "rita")
+    (example,) = read_examples(Path("data/nlu_reviewed.yml"))
+    assert (example.intent, example.speaker, example.date) == ("freeze", "anna", ABOUT.time)
+    assert example.more == {"recording": turn.file.stem, "heard": "balance"}
+    np.testing.assert_allclose(read_audio(Path(example.reference), 30), SAMPLES, atol=1 / 32768)
+    turn.file.unlink()
+    assert Path(example.reference).exists(), "retention takes the recording, not the example"
+
+
+def test_another_label_moves_the_example_and_undoing_removes_it(project: Path) -> None:
+    (turn,), reviewed = recorded(ABOUT), Reviewed(project)
+    turn = reviewed.label(turn, "freeze", "rita").turn
+    turn = reviewed.label(turn, "balance", "rita").turn
+    assert examples() == {turn.file.stem: "balance"} and len(list(Path(FOLDER).glob("*.flac"))) == 1
+    turn = reviewed.label(turn, NON_SPEECH, "rita").turn
+    assert examples() == {} and [file.name for file in Path(FOLDER).rglob("*.flac")] == [turn.file.name]
+    turn = reviewed.label(turn, None, "rita").turn
+    assert turn.about.label is None and not list(Path(FOLDER).rglob("*.flac"))
+
+
+@pytest.mark.parametrize("name", ["blance", "", "__tested__", "nlu_fallback", "freeze\n"])
+def test_a_label_that_is_not_in_the_domain_is_refused_with_the_list(project: Path, name: str) -> None:
+    (turn,) = recorded(ABOUT)
+    with pytest.raises(DataError, match="is no intent of the domain. Take one of: balance, freeze, affirm;"):
+        Reviewed(project).label(turn, name, "rita")
+    assert read_recording(turn.file) == turn and examples() == {}
+
+
+def test_without_a_domain_nothing_is_labelled(tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "recordings" / "2026-05-12" / "1.flac", ABOUT, 1)
+    with pytest.raises(DataError, match="no domain.yml"):
+        Reviewed(tmp_path).label(recording, "balance", "rita")
+
+
+def test_noise_is_kept_as_noise(project: Path) -> None:
+    (turn,) = recorded(ABOUT)
+    assert "Learnt as a noise" in Reviewed(project).label(turn, NON_SPEECH, "rita").said
+    copy = Path(FOLDER) / NON_SPEECH / turn.file.name
+    assert read_recording(copy).about.sender == "anna" and examples() == {}
+
+
+@pytest.mark.parametrize("has_intent", [False, True])
+def test_out_of_scope_is_the_projects_intent_where_it_has_one(project: Path, has_intent: bool) -> None:
+    if has_intent:
+        Path("domain.yml").write_text("intents: [balance, out_of_scope]")
+    (turn,) = recorded(ABOUT)
+    said = Reviewed(project).label(turn, OUT_OF_SCOPE, "rita").said
+    assert examples() == ({turn.file.stem: "out_of_scope"} if has_intent else {})
+    assert [file.name for file in (Path(FOLDER) / OUT_OF_SCOPE).glob("*")] == ([] if has_intent else [turn.file.name])
+    assert ("Learnt as out_of_scope" if has_intent else "has no intent out_of_scope") in said
+
+
+def test_what_a_full_disk_left_out_is_taken_again(project: Path) -> None:
+    loud = np.random.default_rng(0).uniform(-0.9, 0.9, SAMPLE_RATE).astype(np.float32)
+    (turn,) = recorded(ABOUT, samples=loud)
+    reviewed, size = Reviewed(project), turn.file.stat().st_size
+    label_recording(turn.file, LABEL, None)
+    turn = read_recording(turn.file)
+    before = all_files()
+    with disk_that_takes(size // 2), pytest.raises(OSError):
+        reviewed.take(turn)
+    assert all_files() == before and reviewed.not_taken([turn]) == [turn]
+    reviewed.take(turn)
+    assert examples() == {turn.file.stem: "freeze"} and reviewed.not_taken([turn]) == []
+    after = all_files()
+    reviewed.take(turn)
+    assert all_files() == after, "once is enough"
+    turn = label_recording(turn.file, None, LABEL)
+    assert reviewed.not_taken([turn]) == [turn]
+    reviewed.take(turn)
+    assert examples() == {}
+
+
+def test_an_error_behind_the_label_says_that_the_label_is_kept(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (turn,) = recorded(ABOUT)
+    Path("data").mkdir()
+    Path("data/nlu_reviewed.yml").mkdir()  # cannot be read, nor replaced
+    with pytest.raises(DataError, match="The label is in the recording, but .* could not be written"):
+        Reviewed(project).label(turn, "freeze", "rita")
+    assert read_recording(turn.file).about.label is not None and not list(Path(FOLDER).rglob("*.flac"))
+
+
+# ------------------------------------------------------------------ to test with
+
+
+@pytest.mark.parametrize(
+    ("heard", "acted_on", "label", "wrong"),
+    [
+        ("balance", "balance", "balance", False), ("balance", "balance", "freeze", True), ("balance", "nlu_fallback", "balance", True),
+        ("balance", "balance", NON_SPEECH, True), ("balance", "nlu_fallback", OUT_OF_SCOPE, False),
+        ("balance", "out_of_scope", OUT_OF_SCOPE, False), ("balance", "balance", OUT_OF_SCOPE, True), ("balance", "balance", None, False),
+    ],
+)  # fmt: skip
+def test_a_turn_went_wrong_where_the_bot_went_by_something_else(
+    heard: str, acted_on: str, label: Optional[str], wrong: bool
+) -> None:
+    steps = [{"user": "live/1.wav", "intent": acted_on}]
+    named = None if label is None else replace(LABEL, intent=label)
+    assert (
+        went_wrong(Recording(Path("1.flac"), replace(ABOUT, intent=heard, reference="live/1.wav", steps=steps, label=named), 1))
+        is wrong
+    )
+
+
+def test_each_fourth_caller_whose_turn_went_wrong_is_tested_with(project: Path) -> None:
+    reviewed = Reviewed(project)
+    call = who_is_tested(reviewed)
+    assert len(examples()) == 3 and not Path(STORIES).exists()
+    said = reviewed.label(call[2], "freeze", "rita", call).said
+    assert said == f"A test story in {STORIES}." and len(examples()) == 3
+    (story,) = stories()
+    copies = [f"{FOLDER}/__tested__/{turn.file.name}" for turn in call[:3]]
+    assert story["steps"] == [
+        {"user": f"{copies[0]}\n", "intent": "balance"},
+        {"action": "utter_balance"},
+        {"user": f"{copies[1]}\n", "intent": "affirm"},
+        {"action": "utter_affirm"},
+        {"user": f"{copies[2]}\n", "intent": "freeze"},
+    ], "what the bot did then was for another intent"
+    assert story["story"] == "call call of dora, turn 3: balance was freeze"
+    for copy, turn in zip(copies, call):
+        assert Path(copy).read_bytes() == turn.file.read_bytes()
+    assert "nothing of theirs is learnt" in reviewed.label(call[1], "affirm", "rita", call).said
+    assert len(examples()) == 3, "a caller is on one side"
+    (next_one,) = recorded(*turns("emma", "balance"))[-1:]
+    assert "Learnt as" in reviewed.label(next_one, "freeze", "rita").said
+
+
+def test_a_story_begins_behind_what_went_wrong_before(project: Path) -> None:
+    reviewed = Reviewed(project)
+    call = who_is_tested(reviewed)
+    call[3] = reviewed.label(call[3], "freeze", "rita", call).turn
+    assert len(stories()[0]["steps"]) == 7
+    call[1] = reviewed.label(call[1], "balance", "rita", call).turn
+    own = {turn.about.turn: f"{FOLDER}/__tested__/{turn.file.name}" for turn in call}
+    first, second = stories()
+    assert first["steps"] == [{"user": f"{own[4]}\n", "intent": "freeze"}], "the bot had taken another way"
+    assert [step.get("user", "").strip() for step in second["steps"]] == [own[1], "", own[2]]
+    assert sorted(map(str, Path(FOLDER, "__tested__").glob("*"))) == sorted(own[turn] for turn in (1, 2, 4))
+    call[2] = reviewed.label(call[2], "freeze", "rita", call).turn
+    assert stories()[2]["steps"] == [{"user": f"{own[3]}\n", "intent": "freeze"}]
+
+
+def test_what_people_wrote_into_the_stories_stays(project: Path) -> None:
+    reviewed = Reviewed(project)
+    call = who_is_tested(reviewed)
+    call[0] = reviewed.label(call[0], "freeze", "rita", call).turn
+    Path(STORIES).write_text(
+        Path(STORIES).read_text() + "  - action: utter_frozen  # of ours\n- story: ours\n  steps:\n  - intent: balance\n"
+    )
+    call[1] = reviewed.label(call[1], "freeze", "rita", call).turn
+    assert "- action: utter_frozen  # of ours\n" in Path(STORIES).read_text()
+    assert [len(story["steps"]) for story in stories()] == [2, 1, 1]
+    for number in (0, 1):
+        call[number] = reviewed.label(call[number], None, "rita", call).turn
+    assert [story["story"] for story in stories()] == ["ours"] and not list(Path(FOLDER, "__tested__").glob("*"))
+
+
+def test_stories_that_cannot_be_read_are_left_alone(project: Path) -> None:
+    reviewed = Reviewed(project)
+    call = who_is_tested(reviewed)
+    Path("tests").mkdir()
+    for text in ("stories: [", "stories: {}", "- a list"):
+        Path(STORIES).write_text(text)
+        with pytest.raises(DataError, match="not YAML|takes `stories`"):
+            reviewed.label(call[0], "freeze", "rita", call)
+        assert Path(STORIES).read_text() == text
+        call[0] = label_recording(call[0].file, None, read_recording(call[0].file).about.label)
+
+
+def test_without_the_rest_of_its_call_a_story_is_the_turn_alone(project: Path) -> None:
+    reviewed = Reviewed(project)
+    call = who_is_tested(reviewed)
+    call[0].file.unlink()
+    reviewed.label(call[2], OUT_OF_SCOPE, "rita", call[1:])
+    (story,) = stories()
+    assert story["steps"] == [{"user": f"{FOLDER}/__tested__/{call[2].file.name}\n", "intent": "nlu_fallback"}]
+
+
+# ------------------------------------------------------------------ to forget
+
+
+def test_everything_of_a_caller_is_forgotten(project: Path) -> None:
+    reviewed = Reviewed(project)
+    call = who_is_tested(reviewed)
+    reviewed.label(call[1], "freeze", "rita", call)
+    for sender, label in (("a", NON_SPEECH), ("a", OUT_OF_SCOPE), ("zoe", NON_SPEECH)):
+        (turn,) = recorded(*turns(sender, "balance"))[-1:]
+        reviewed.label(turn, label, "rita")
+    assert len(reviewed.forget(lambda sender: sender == "a")) == 3
+    assert {one.speaker for one in read_examples(Path("data/nlu_reviewed.yml"))} == {"b", "c"}
+    assert len(stories()) == 1
+    assert len(reviewed.forget(lambda sender: sender == "dora")) == 2
+    assert stories() == [] and len(list(Path(FOLDER).rglob("*.flac"))) == 3, "of b, c and zoe"
+    assert reviewed.forget(lambda sender: sender == "nobody") == []
+
+
+def test_with_a_senders_recordings_goes_what_was_learnt_of_them(project: Path, capsys: pytest.CaptureFixture) -> None:
+    reviewed = Reviewed(project)
+    for sender in ("anna", "back\\slash", "otto"):
+        turn = next(one for one in recorded(*turns(sender, "balance")) if one.about.sender == sender)
+        reviewed.label(turn, "freeze", "rita")
+
+    def called(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            typed(["recordings", *arguments])
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    assert called("list").count("labelled freeze by rita") == 3
+    Path("domain.yml").unlink()  # whatever else is wrong with the project
+    told = called("delete", "--sender", "back\\\\slash")
+    assert "1 recordings removed." in told and "1 reviewed clips removed" in told and "train again" in told
+    assert "1 reviewed clips removed" in called("delete", "--sender", "anna", "--project", str(project.resolve()))
+    assert {one.speaker for one in read_examples(Path("data/nlu_reviewed.yml"))} == {"otto"}
+    assert len(list(Path(FOLDER).rglob("*.flac"))) == 1
+    told = called("delete", "--sender", "nobody")
+    assert "0 reviewed clips removed" in told and "train again" not in told
