@@ -45,18 +45,18 @@ class StoryRecorder:
     """Has turns recorded, each with its steps, which are asked for behind the turn's end: nobody waits for them."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+        self.recorder = recorder
         self._asking: "Set[asyncio.Task[None]]" = set()
 
     def start(self) -> None:
         """See `Recorder.start`."""
-        self._recorder.start()
+        self.recorder.start()
 
     def record(self, samples: np.ndarray, about: About, steps: Callable[[], Awaitable[Steps]]) -> None:
         """Has the samples (float32, 16 kHz) written, with what `steps` gives; without, where that fails, takes longer than
         `STEPS_S`, or too many are asked for already."""
         if len(self._asking) >= WAITING:
-            self._recorder.record(samples, about)
+            self.recorder.record(samples, about)
             return
         task = asyncio.create_task(self._record(samples, about, steps))
         self._asking.add(task)
@@ -67,10 +67,10 @@ class StoryRecorder:
             about = replace(about, steps=await asyncio.wait_for(steps(), STEPS_S))
         except Exception:  # a recording is worth more than its story
             logger.exception("Call %s: a turn is recorded without what the bot did.", about.call_id)
-        self._recorder.record(samples, about)
+        self.recorder.record(samples, about)
 
     async def close(self) -> None:
         """Records what is asked about still, and ends (see `Recorder.close`)."""
         if self._asking:
             await asyncio.wait(self._asking)
-        await asyncio.get_running_loop().run_in_executor(None, self._recorder.close)
+        await asyncio.get_running_loop().run_in_executor(None, self.recorder.close)

@@ -32,6 +32,7 @@ from spoken_intents.channels.access import (
     unauthorized,
 )
 from spoken_intents.channels.connection import ConnectionCall, ConnectionInput, ConnectionSettings
+from spoken_intents.channels.correct import add_corrections
 from spoken_intents.channels.page import add_page
 from spoken_intents.channels.places import Places
 from spoken_intents.channels.protocol import (
@@ -82,18 +83,21 @@ class VoiceSettings(ConnectionSettings, AccessSettings):
             network address half as many, or `max_connections_per_address`, if that is less; without such a limit, all.
         max_upload_ms: Longest recording taken over HTTP.
         max_upload_bytes: Largest.
+        correct: Whether the page lets a developer say what recorded turns were; see `correct`.
     """
 
     silence_timeout_ms: int = 30_000  # people read on a screen, too
     max_uploads: int = 8
     max_upload_ms: int = 300_000
     max_upload_bytes: int = 25 * 2**20
+    correct: bool = False
 
     def __post_init__(self) -> None:
         ConnectionSettings.__post_init__(self)
         AccessSettings.__post_init__(self)
         for name in ("max_uploads", "max_upload_ms", "max_upload_bytes"):
             require(getattr(self, name) > 0, f"{name} takes more than 0, got {getattr(self, name)}.")
+        require(not self.correct or bool(self.recordings), "correct takes recordings, too: only recorded turns can be corrected.")
 
 
 class VoiceInput(ConnectionInput):
@@ -128,12 +132,15 @@ class VoiceInput(ConnectionInput):
             logger.warning("voice: without auth_token or jwt_secret anybody may talk, as any sender. Set one in credentials.yml.")
         voice = Blueprint("spoken_intents_voice", __name__)
         add_page(voice)
+        if self.settings.correct and self.recorder is not None:
+            add_corrections(voice, self.recorder.recorder, self.settings)
 
         @voice.get("/status")
         async def status(request: Request) -> HTTPResponse:
             speech = self.speech.name if self.speech else "browser" if self.settings.speech == "browser" else "none"
             hears, guarded = recognizer_of(request.app) is not None, self.settings.is_guarded
-            return json_response({"recognizer": hears, "speech": speech, "token": guarded})
+            told = {"recognizer": hears, "speech": speech, "token": guarded, "correct": self.settings.correct}
+            return json_response(told)
 
         @voice.post("/webhook", stream=True)  # whose body is read when it is known that it may come
         async def recording(request: Request) -> HTTPResponse:
@@ -299,6 +306,7 @@ class _Call(ConnectionCall):
     def __init__(self, channel: "VoiceInput", request: Request, websocket: Any, on_new_message: OnNewMessage) -> None:
         super().__init__(channel, request, websocket, on_new_message)
         self._access: AccessSettings = channel.settings
+        self._corrects = channel.settings.correct
         self._grant: Optional[Grant] = None  # until it is known who calls
         self._handshake: Optional[Handshake] = None
         self._ended: Optional[Turn] = None  # the turn whose end was told last
@@ -384,7 +392,10 @@ class _Call(ConnectionCall):
         await self._play_rest()
         if turn is not self._ended:  # else its end is told again, behind speech that was broken off by mistake
             self._ended, self._final = turn, uuid.uuid4().hex
-        await self._send({"marker": self._final, "final": True, "latency": turn.latency(), "turn": turn.record()})
+        recorded = self._corrects and self.may_record and turn.recognition is not None
+        recording = {"recording": {"call": self.id, "turn": turn.number}} if recorded else {}
+        told = {"marker": self._final, "final": True, "latency": turn.latency(), "turn": turn.record(), **recording}
+        await self._send(told)
         return self._final
 
     async def hang_up(self) -> None:

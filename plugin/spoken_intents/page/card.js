@@ -67,6 +67,11 @@ export class Card {
     this.#said.querySelector(".title").append(button);
   }
 
+  /** What a developer can say of the turn. */
+  correctBy(correction) {
+    this.#said.append(correction);
+  }
+
   /** It was no turn after all: the card becomes one line. */
   becomes(line, state) {
     this.state = state;

@@ -2,6 +2,7 @@
 
 import { openContext, peak } from "./audio.js";
 import { Call } from "./call.js";
+import { Corrections } from "./correct.js";
 import { Door } from "./door.js";
 import { Microphone, NoMicrophone, whyNever } from "./microphone.js";
 import { Player } from "./player.js";
@@ -26,8 +27,9 @@ let serverWords = "Connecting"; // while there is no call
 let noticeAbout = "";
 
 const waveform = new Waveform(at("wave"));
-const turns = new Turns(at("turns"), at("log"), { onReply: reply, onReplay: replay, onChange: show });
+const turns = new Turns(at("turns"), at("log"), { onReply: reply, onReplay: replay, onRecorded: recorded, onChange: show });
 const door = new Door(at("door"), { stored, onToken: () => call.check() });
+const corrections = new Corrections(() => door.token);
 const talk = new TalkButton(at("talk"), { onPress: pressHandsFree, onTalk: pressToTalk });
 const call = new Call({
   onState: serverChanged,
@@ -282,6 +284,11 @@ function replay(turn, button) {
     button.textContent = "No longer kept";
     button.removeAttribute("aria-label");
   }
+}
+
+async function recorded(turn, recording) {
+  const correction = await corrections.offer(recording, turn.told.intent);
+  if (correction) turn.card.correctBy(correction);
 }
 
 // ---------------------------------------------------------------- what the server says

@@ -18,7 +18,7 @@ export class Turns {
   #own = null; // what the bot says by itself, without a turn of the person
   #isAtEnd = true;
 
-  /** `onReply(button)`, `onReplay(turn, pressed)`, `onChange()` whenever somebody begins or ends to wait. */
+  /** `onReply(button)`, `onReplay(turn, pressed)`, `onRecorded(turn, recording)` of turns that can be corrected, `onChange()` whenever somebody begins or ends to wait. */
   constructor(list, log, events) {
     this.#list = list;
     this.#log = log;
@@ -120,7 +120,7 @@ export class Turns {
   }
 
   /** The final marker of a turn. */
-  finish({ marker, latency = {}, turn: told = {} }) {
+  finish({ marker, latency = {}, turn: told = {}, recording }) {
     if (this.#finished?.marker === marker) return; // sent again, with the rest of a broken-off answer
     const turn = this.#present();
     Object.assign(turn, { marker, latency, told });
@@ -130,6 +130,7 @@ export class Turns {
     turn.answered = true;
     turn.card.state = "answered";
     turn.card.time(latency, turn.told, turn.heardMs);
+    if (recording) this.#events.onRecorded(turn, recording);
     this.#answering = this.#own = null;
     this.#finished = turn;
     this.#changed();
