@@ -14,12 +14,14 @@ from spoken_intents.files import require_directory, require_file, write_whole
 from spoken_intents.recognizer import MODEL_JSON
 from spoken_intents_training.cli_import import importing, progress
 from spoken_intents_training.cli_measure import measuring
+from spoken_intents_training.cli_review import reviewing
 from spoken_intents_training.cli_teach import teaching
 
 typed = typer.Typer()
 typed.add_typer(importing, name="import")
 typed.add_typer(measuring)
 typed.add_typer(teaching)
+typed.add_typer(reviewing)
 console = Console()
 
 
