@@ -78,9 +78,9 @@ class ProtocolError(SpokenIntentsError):
 
 def sentence_of(error: Exception) -> str:
     """An error of ours, or of a file or the network, for people."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}."
-    return str(error)
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}." if error.filename is not None else f"{error.strerror}."
 
 
 def one_line(text: str, most: int = 300) -> str:

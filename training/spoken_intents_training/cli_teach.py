@@ -6,6 +6,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from spoken_intents_training.teach import GOAL, Teaching
+from spoken_intents_training.teach_server import TeachServer
+from spoken_intents_training.teach_terminal import teach_in_terminal
+
 teaching = typer.Typer()
 console = Console()
 PORT = 8642
@@ -14,7 +18,7 @@ PORT = 8642
 @teaching.command()
 def teach(
     project: Path = typer.Argument(Path("."), help="A Rasa project: what `rasa init` made, say."),
-    goal: int = typer.Option(10, min=1, max=1000, help="How many recordings of each intent are enough."),
+    goal: int = typer.Option(GOAL, min=1, max=1000, help="How many recordings of each intent are enough."),
     port: int = typer.Option(PORT, min=0, max=65535, help="Of the page, or a free one where it is taken."),
     no_browser: bool = typer.Option(False, "--no-browser", help="Do not open the page; print its address only."),
     cli: bool = typer.Option(
@@ -28,16 +32,11 @@ def teach(
 
     [dim]spoken-intents teach my_bot[/]
     """
-    from spoken_intents_training.teach import Teaching
-
     taught = Teaching(project, goal)
     for notice in taught.notices:
         console.print(f"[yellow]{escape(notice)}[/]", highlight=False)
     if cli:
-        from spoken_intents_training.teach_terminal import teach_in_terminal
-
         return teach_in_terminal(taught, name, console)
-    from spoken_intents_training.teach_server import TeachServer
 
     def say(address: str) -> None:
         console.print(f"Teach {escape(str(project.resolve().name))} at\n\n  {address}\n", highlight=False, soft_wrap=True)

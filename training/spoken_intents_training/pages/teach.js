@@ -24,7 +24,7 @@ let audio = null; // {context, microphone, sounds}; from the first gesture on, a
 let lesson = null; // the socket, while somebody teaches
 let speaker = "";
 let sentMs = 0; // of sound, in this lesson: the server's clock
-let phase = "door"; // paused, ready, listening, speaking, playing, deciding, waiting (for the server), gone
+let phase = "door"; // asking (the browser asks for the microphone), paused, ready, listening, speaking, playing, deciding, waiting (for the server), gone
 let running = false; // hands-free: whether it goes on by itself
 let prompt = null;
 let take = null; // {seconds, faults, samples}
@@ -83,8 +83,13 @@ async function enter(name) {
   at("lesson").hidden = at("person").hidden = false;
   at("person").textContent = `${speaker} · change`;
   running = isHandsFree();
+  become("asking");
+  const opened = await openMicrophone();
+  if (!lesson) audio.microphone.close(); // whoever it was has gone while the browser asked
+  if (mine !== lesson) return;
+  if (!opened) return pause();
   become("waiting");
-  if (!(await openMicrophone())) pause();
+  if (prompt) goOn();
 }
 
 function leave() {
@@ -167,16 +172,23 @@ function asked(next) {
   repeats = 0;
   silence();
   showPrompt();
+  if (phase !== "asking") goOn();
+}
+
+function goOn() {
   if (running && audio.microphone.isOpen) listen();
   else become(audio.microphone.isOpen ? "ready" : "paused");
 }
 
 function heard(kind, ms) {
   waveform.mark(kind, ms);
-  if (kind === "speech") become("speaking");
+  if (kind !== "speech") return;
+  silence(); // no longer is nothing heard
+  become("speaking");
 }
 
 async function taken(samples) {
+  silence();
   take.samples = samples;
   waveform.mark("quiet", sentMs);
   showTake();
@@ -247,9 +259,12 @@ function repeat() {
   start();
 }
 
+function isBusy() {
+  return !prompt || phase === "waiting" || phase === "asking";
+}
+
 function act(what, more = {}) {
-  if (!prompt || phase === "waiting") return;
-  tell({ do: what, ...more });
+  if (!isBusy()) tell({ do: what, ...more });
 }
 
 async function playAgain() {
@@ -275,8 +290,10 @@ function hold() {
 }
 
 function choose(intent) {
+  if (isBusy()) return;
   only = only === intent ? "" : intent;
   act("choose", { intent: only });
+  showGoals();
 }
 
 const KEYS = {
@@ -329,6 +346,7 @@ const WORDS = {
   door: ["Who are you?", "Start", ""],
   gone: ["Not connected", "Start", ""],
   waiting: ["One moment", "Start", ""],
+  asking: ["Allow the microphone", "Start", "The browser asks whether this page may use it."],
   paused: ["Paused", "Start", "Press start, and read the sentence aloud."],
   ready: ["Ready", "Record", "Press record, and read the sentence aloud."],
   listening: ["Read it aloud", "Pause", "It notices when you are done."],
@@ -343,7 +361,7 @@ function become(next) {
 }
 
 /** The lamp has the colours of the talking page's states. */
-const LAMPS = { playing: "bot", deciding: "thinking", waiting: "thinking", gone: "gone" };
+const LAMPS = { playing: "bot", deciding: "thinking", waiting: "thinking", asking: "thinking" };
 
 function show() {
   const [state, label, hint] = WORDS[phase];
@@ -353,7 +371,7 @@ function show() {
   at("state").textContent = said && phase === "deciding" ? said : isFree() ? state.replace("Read it aloud", "Say it") : state;
   at("talk-label").textContent = timer && phase === "deciding" ? "Hold" : (!running && byKey[phase]) || label;
   at("hint").textContent = said && phase !== "deciding" ? said : isFree() ? hint.replace("read the sentence aloud", "say it") : hint;
-  at("talk").disabled = !lesson || phase === "waiting";
+  at("talk").disabled = !lesson || phase === "waiting" || phase === "asking";
   at("talk").dataset.on = String(phase === "listening" || phase === "speaking");
   at("card").toggleAttribute("data-busy", phase === "waiting");
 }
@@ -387,9 +405,13 @@ function showState(state) {
   at("sum").textContent = `${done} of ${asked.length * about.goal} towards the goal`;
   at("reached").hidden = done < asked.length * about.goal;
   at("reached").textContent = "The goal is reached. Train with it: rasa train. More recordings, of more people, make it better still.";
-  at("progress").replaceChildren(...progress.map(goal));
+  showGoals();
   at("count").textContent = state.own > state.clips.length ? `${state.own}, the last ${state.clips.length} of them here` : `${state.own}`;
   at("clips").replaceChildren(...state.clips.map(clip));
+}
+
+function showGoals() {
+  at("progress").replaceChildren(...progress.map(goal));
 }
 
 function goal({ intent, own, total, asked }) {
