@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from spoken_intents.archives import model_directory
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.cli_init import typed as starting
 from spoken_intents.cli_recordings import typed as recordings
@@ -63,7 +64,8 @@ def classify(
     top: int = typer.Option(5, help="How much of the ranking to show."),
 ) -> None:
     """Print the intent ranking of each recording."""
-    recognizer = Recognizer(model)
+    with model_directory(model) as directory:
+        recognizer = Recognizer(directory)
     for file in files:
         recognition = recognizer.classify(read_audio(file, MAX_SAMPLES / SAMPLE_RATE))
         console.print(escape(str(file)), style="bold", highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from spoken_intents.errors import ConfigError, DivergedError
 from spoken_intents.files import require_directory, require_file, write_whole
 from spoken_intents.recognizer import MODEL_JSON
+from spoken_intents_training.cli_compare import comparing
 from spoken_intents_training.cli_import import importing, progress
 from spoken_intents_training.cli_measure import measuring
 from spoken_intents_training.cli_review import reviewing
@@ -20,6 +21,7 @@ from spoken_intents_training.cli_teach import teaching
 typed = typer.Typer()
 typed.add_typer(importing, name="import")
 typed.add_typer(measuring)
+typed.add_typer(comparing)
 typed.add_typer(teaching)
 typed.add_typer(reviewing)
 console = Console()

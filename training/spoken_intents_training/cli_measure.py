@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from spoken_intents.archives import model_directory
 from spoken_intents.errors import DataError
 from spoken_intents.files import require_directory, require_file, write_whole
 from spoken_intents.recognizer import Recognizer
@@ -18,7 +19,10 @@ from spoken_intents_training.cli_import import progress
 
 measuring = typer.Typer()
 console = Console()
-MODEL = typer.Option(..., help="A model's directory: what [bold]train --out[/] wrote.")
+MODEL = typer.Option(
+    ...,
+    help="A model: the directory that [bold]train --out[/] wrote, or an archive of [bold]rasa train[/], or a folder of these (the newest).",
+)
 OUT_OF_SCOPE = typer.Option(None, help="Clips that belong to no intent, to tell apart: nlu.yml, CSV, or a folder of recordings.")
 CONDITIONS = typer.Option(
     False, "--conditions", help="Also in noise (20 to 0 dB) and over the telephone; takes eight times as long."
@@ -54,9 +58,10 @@ def evaluate(
     from spoken_intents_training.evaluate import evaluate as measure
     from spoken_intents_training.sources import file_digest
 
-    clips = _of_split(read_clips(data), split, data)
+    clips = of_split(read_clips(data), split, data)
     measure_further = _further(out_of_scope, conditions, noise)
-    recognizer = Recognizer(model)
+    with model_directory(model) as directory:
+        recognizer = Recognizer(directory)
     learnt = set(recognizer.description.get("data", {}).get("learnt", ()))
     known = sum(file_digest(clip.path) in learnt for clip in clips)
     if known:
@@ -68,7 +73,7 @@ def evaluate(
     _tell(result, recognizer.description, json_file, report, plots)
 
 
-def _of_split(listed: Sequence[Any], split: Optional[str], data: Path) -> List[Any]:
+def of_split(listed: Sequence[Any], split: Optional[str], data: Path) -> List[Any]:
     found = sorted({clip.split for clip in listed} - {""})
     if split is None and "test" in found:
         split = "test"

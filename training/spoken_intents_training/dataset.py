@@ -44,7 +44,7 @@ class Clip:
 
 
 def read_clips(file: Path, require: bool = True) -> List[Clip]:
-    """The spoken examples of an nlu.yml or a CSV (columns path, intent; optional speaker, transcript, split).
+    """The spoken examples of an nlu.yml or a CSV (columns path, intent; optional speaker, transcript, split), or of test stories.
 
     Args:
         require: Whether every clip has to be there.
@@ -107,6 +107,17 @@ def _from_nlu(file: Path) -> Iterator[Clip]:
             if is_audio_reference(text):
                 extra = {key: str(metadata.get(key) or "") for key in ("speaker", "transcript")}
                 yield Clip(_beside(file, text), str(block["intent"]), text, **extra)
+    yield from _from_stories(file, content.get("stories") if isinstance(content, dict) else None)
+
+
+def _from_stories(file: Path, stories: Any) -> Iterator[Clip]:
+    """The spoken turns of test stories, which name their clip and their intent."""
+    for story in stories if isinstance(stories, list) else []:
+        steps = story.get("steps") if isinstance(story, dict) else None
+        for step in steps if isinstance(steps, list) else []:
+            text = str(step.get("user", "")).strip() if isinstance(step, dict) else ""
+            if is_audio_reference(text) and step.get("intent"):
+                yield Clip(_beside(file, text), str(step["intent"]), text)
 
 
 def each_example(examples: Any, where: str) -> Iterator[Tuple[str, Dict[str, Any]]]:

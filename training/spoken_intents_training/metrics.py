@@ -3,6 +3,7 @@
 Intents are strings; what was heard as "" was taken for no speech, which is wrong of any clip.
 """
 
+import math
 from typing import Any, Dict, Sequence, Tuple
 
 import numpy as np
@@ -25,6 +26,16 @@ def wilson_interval(right: int, n: int) -> Tuple[float, float]:
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return float(middle - half), float(middle + half)
+
+
+def mcnemar(newly_right: int, newly_wrong: int) -> float:
+    """How likely two equally good models differ at least so much on the clips on which they differ: McNemar's exact test.
+
+    Two-sided. Clips that both hear right, or both wrong, say nothing of which is better.
+    """
+    n = newly_right + newly_wrong
+    tail = sum(math.comb(n, k) for k in range(min(newly_right, newly_wrong) + 1))
+    return min(1.0, 2 * tail / 2**n)
 
 
 def by_intent(said: Sequence[str], heard: Sequence[str]) -> Dict[str, Dict[str, Any]]:

@@ -115,6 +115,24 @@ def reliability(calibration: Mapping[str, Any], threshold: Optional[float] = Non
     return figure
 
 
+def recall_changes(by_intent: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """The share of each intent's clips that was heard right, before and after, in the given order."""
+    rows = list(by_intent.items())
+    places = np.arange(len(rows))
+    figure, (axes,) = _figure(7.5, max(2.4, 0.27 * len(rows) + 1.3))
+    before, after = (np.array([row[name] / row["n"] for _, row in rows]) for name in ("old", "new"))
+    axes.hlines(places, before, after, color=[RIGHT if now >= then else WRONG for then, now in zip(before, after)], linewidth=2.5)
+    axes.plot(before, places, "o", color=INK, markerfacecolor=PAPER, markersize=6.5, label="OLD")
+    axes.plot(after, places, "o", color=INK, markersize=4.5, label="NEW")
+    axes.set_yticks(places, [f"{_plain(name)}  ({row['n']})" for name, row in rows])
+    axes.set(xlim=(-0.02, 1.03), ylim=(len(rows) - 0.4, -0.6))
+    _title(axes, "Heard right, by intent (clips)")
+    axes.grid(axis="y", visible=False)
+    _percent(axes.xaxis)
+    _legend(axes, beside_title=True)
+    return figure
+
+
 def conditions_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy of the clips as they are, with ever more noise, and over the telephone."""
     figure, (axes,) = _figure(7, 4.2)

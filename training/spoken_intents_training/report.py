@@ -1,21 +1,22 @@
-"""An evaluation as one HTML page that needs no other file and no network: figures, pictures, and clips to listen to."""
+"""An evaluation, or a comparison, as one HTML page that needs nothing else and no network: figures, pictures, clips to hear."""
 
 import io
 from base64 import b64encode
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
 import soundfile
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from spoken_intents.audio import SAMPLE_RATE
-from spoken_intents_training.dataset import read_samples
+from spoken_intents_training.compare import CHANGES, OUTCOMES, Comparison
+from spoken_intents_training.dataset import Clip, read_samples
 from spoken_intents_training.evaluate import NO_SPEECH, Evaluation
-from spoken_intents_training.plots import evaluation_plots, png, training_curves
+from spoken_intents_training.plots import evaluation_plots, png, recall_changes, training_curves
 
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATES = Path(__file__).parent
 MOST_CLIPS = 60
 MOST_BYTES = 15_000_000  # of embedded audio
 CSS_DPI = 96
@@ -25,6 +26,7 @@ PICTURES = {  # for those who do not see them
     "reliability": "Accuracy by confidence against the diagonal of perfect calibration, and a histogram of confidence.",
     "conditions": "Accuracy as noise grows, and over the telephone; the table has the figures.",
     "training": "Loss and learning rate over the training.",
+    "changes": "Share heard right by intent, before and after; the table has the figures.",
 }
 
 
@@ -42,31 +44,66 @@ def report(evaluation: Evaluation, description: Mapping[str, Any], command: str 
     drawn = evaluation_plots(figures)
     if description.get("log"):
         drawn["training"] = training_curves(description["log"])
-    clips = list(_playable(evaluation))
-    # trim: indentation of the template's tags is no indentation of the page.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(percent=lambda share: f"{share:.1%}", points=lambda share: f"{100 * share:+.1f}")
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    worst = evaluation.worst(int((~evaluation.right).sum()))
+    clips = list(_playable([(evaluation.clips[index], evaluation.told(index)) for index in worst]))
+    return _page(
+        "report.html",
+        drawn,
         figures=figures,
         wrong=clips,
         left_out=len(figures["wrong"]) - len(clips),
-        pictures={name: _picture(name, figure) for name, figure in drawn.items()},
         facts=_facts(description),
         command=command,
+    )
+
+
+def comparison_report(comparison: Comparison, command: str = "") -> str:
+    """The page of two models: what became better and worse, by intent and clip by clip, what became worse first.
+
+    Args:
+        command: What made this, to make it again.
+
+    Raises:
+        AudioError: A clip is no longer there.
+    """
+    figures = comparison.as_json()
+    changed = [(change, index) for change in CHANGES[:3] for index in comparison.places(change)]
+    clips = list(
+        _playable([(comparison.clips[index], {**comparison.told(index), "change": change}) for change, index in changed])
+    )
+    return _page(
+        "compare.html",
+        {"changes": recall_changes(figures["intents"])},
+        figures=figures,
+        clips={change: [clip for clip in clips if clip["change"] == change] for change in CHANGES[:3]},
+        outcomes=OUTCOMES,
+        command=command,
+    )
+
+
+def _page(template: str, drawn: Mapping[str, Any], **values: Any) -> str:
+    # trim: indentation of the template's tags is no indentation of the page.
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(percent=lambda share: f"{share:.1%}", points=lambda share: f"{100 * share:+.1f}")
+    return environment.get_template(template).render(
+        **values,
+        pictures={name: _picture(name, figure) for name, figure in drawn.items()},
         date=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         no_speech=NO_SPEECH,
     )
 
 
-def _playable(evaluation: Evaluation) -> Iterator[Dict[str, Any]]:
-    """What was heard wrong, the surest first, each with its audio, until the page is as large as it may be."""
+def _playable(told: Sequence[Tuple[Clip, Dict[str, Any]]]) -> Iterator[Dict[str, Any]]:
+    """The first of them, each with its audio, until there are many or the page is as large as it may be."""
     left = MOST_BYTES
-    for index in evaluation.worst(min(MOST_CLIPS, int((~evaluation.right).sum()))):
-        audio = _embedded(_ogg(read_samples(evaluation.clips[index])), "audio/ogg")
+    for clip, words in told[:MOST_CLIPS]:
+        audio = _embedded(_ogg(read_samples(clip)), "audio/ogg")
         left -= len(audio)
         if left < 0:
             return
-        yield {**evaluation.told(index), "audio": audio}
+        yield {**words, "audio": audio}
 
 
 def _ogg(samples: np.ndarray) -> bytes:
