@@ -228,6 +228,12 @@ def test_intents_that_one_does_not_know(data: Path, capsys: pytest.CaptureFixtur
     assert "Neither knows blance: 1 clip(s) do not count." in told(capsys, "--data", data)
 
 
+def test_what_is_out_of_scope_is_not_counted_as_wrong(data: Path, capsys: pytest.CaptureFixture) -> None:
+    data.write_text(data.read_text() + "230.wav,nlu_fallback,test,\n")
+    out = told(capsys, "--data", data, "--threshold", "0.5")
+    assert "of 3 clips" in out and "out of scope, not acted on 0 of 1 1 of 1" in out, "NEW is only 30 % sure"
+
+
 def test_the_same_model_twice_is_told(data: Path, capsys: pytest.CaptureFixture) -> None:
     assert called("compare", "old", "old", "--data", data) == 0
     assert "OLD and NEW hear by the same model." in words(capsys.readouterr().out)
@@ -260,7 +266,11 @@ def test_in_a_project_the_clips_are_found(data: Path, tmp_path: Path, capsys: py
     (tmp_path / "tests/call.yml").write_text(f"stories:\n- {{story: a call, steps: {steps}}}\n- not a story\n")
     reviewed = tmp_path / "data/nlu_reviewed.yml"
     reviewed.write_text("nlu:\n- intent: freeze\n  examples: |\n    - audio/220.wav\n    - audio/200.wav\n")
+    for name, pitch in (("__out_of_scope__", 230), ("__non_speech__", 250)):
+        (tmp_path / "audio/reviewed" / name).mkdir(parents=True)
+        recorded(tmp_path / "audio/reviewed" / name, pitch)
     out = told(capsys)
+    assert "out of scope, not acted on 0 of 1 0 of 1" in out and "noises told from speech 3 of 3 3 of 3" in out
     assert "Clips of audio/manifest.csv, tests/call.yml, data/nlu_reviewed.yml." in out
     assert "of 3 clips that neither learnt OLD hears 1 right, NEW 3" in out, "audio/200.wav was corrected to freeze"
 

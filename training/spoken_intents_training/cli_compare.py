@@ -24,6 +24,8 @@ comparing = typer.Typer()
 console = Console()
 MODELS = Path("models")
 MANIFEST, REVIEWED, TESTS = "audio/manifest.csv", "data/nlu_reviewed.yml", "tests"  # of a Rasa project
+# What `review` keeps of turns that are of no intent, and of those that are no speech.
+REVIEWED_OUTSIDE, REVIEWED_NOISES = Path("audio/reviewed/__out_of_scope__"), Path("audio/reviewed/__non_speech__")
 SHOWN = {"newly_wrong": 8, "newly_right": 4, "still_wrong": 4}  # clips
 INTENTS_SHOWN = 8
 WORDS = {"asked_back": ", asked back", "answered_right": "", "answered_wrong": "", "no_speech": ""}
@@ -63,9 +65,12 @@ def compare(
     from spoken_intents_training.dataset import read_all_samples
     from spoken_intents_training.evaluate import out_of_scope_clips
 
-    outside = [] if out_of_scope is None else out_of_scope_clips(out_of_scope)
-    read_all_samples(outside)  # what is broken is told now
     clips = _clips(data, split)
+    outside, noises = (
+        [] if folder is None else out_of_scope_clips(folder)
+        for folder in (out_of_scope or _reviewed(REVIEWED_OUTSIDE, data), _reviewed(REVIEWED_NOISES, data))
+    )
+    read_all_samples([*outside, *noises])  # what is broken is told now
     ears = []
     with ExitStack() as opened:
         for model in (old, new):
@@ -75,7 +80,7 @@ def compare(
                 fallback = replace(fallback or Fallback(), threshold=threshold)
             recognizer = Recognizer(directory)
             ears.append(Ear(_name(model), recognizer, fallback, served_bytes(directory, recognizer.precision)))
-    result = hear_both(ears[0], ears[1], clips, outside, progress("Listening"))
+    result = hear_both(ears[0], ears[1], clips, outside, noises, progress("Listening"))
     figures = result.as_json()
     _tell(figures)
     if json_file:
@@ -135,6 +140,11 @@ def _of_project() -> List[Path]:
         )
     console.print(f"Clips of {', '.join(map(str, found))}.", highlight=False, soft_wrap=True)
     return found
+
+
+def _reviewed(folder: Path, data: List[Path]) -> Optional[Path]:
+    """The folder, where the project's own clips are wanted and there are some in it."""
+    return folder if not data and folder.is_dir() and any(folder.iterdir()) else None
 
 
 # ---------------------------------------------------------------- what is told

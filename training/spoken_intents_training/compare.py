@@ -20,7 +20,7 @@ from spoken_intents_training.nonspeech import non_speech_clips
 from spoken_intents_training.sources import file_digest
 
 CHANCE = 0.05  # a difference that equally good models make less often than this is called one
-OUT_OF_SCOPE = "out_of_scope"  # what Rasa's documentation calls the intent for it, where an assistant has one
+OUT_OF_SCOPE, FALLBACK = "out_of_scope", "nlu_fallback"  # what Rasa's documentation calls the intents for it
 CHANGES = ("newly_wrong", "newly_right", "still_wrong", "still_right")
 OUTCOMES = ("answered_right", "answered_wrong", "asked_back", "no_speech")
 
@@ -70,7 +70,7 @@ class Side:
     Attributes:
         counted: Of the clips that neither learnt, and whose intents both know, with what is out of scope.
         learnt: Of clips that at least one of them learnt.
-        noises: Of noises that are made up.
+        noises: Of noises, made up and recorded.
     """
 
     ear: Ear
@@ -222,22 +222,33 @@ def compare(
     new: Ear,
     clips: Sequence[Clip],
     out_of_scope: Sequence[Clip] = (),
+    noises: Sequence[Clip] = (),
     progress: Progress = lambda clips: clips,
 ) -> Comparison:
     """Has both models hear every clip, in turn, so that their times can be compared too.
 
     Args:
-        out_of_scope: Clips that belong to no intent, whatever theirs is called.
+        out_of_scope: Clips that belong to no intent, whatever theirs is called. Among `clips`, those whose intent means
+            that, and is none of both models', belong here, too.
+        noises: Recordings without speech, beside made-up ones.
 
     Raises:
         DataError: No clip is left that says which model is better.
         AudioError: A clip that cannot be used.
     """
     ears, warnings = (old, new), []
-    known, strange = _split(clips, lambda clip: all(clip.intent in ear.intents for ear in ears))
     digests = [set(ear.learnt or ()) for ear in ears]
-    learnt_by = {clip.path: [file_digest(clip.path) in digest for digest in digests] for clip in known}
-    learnt, counted = _split(known, lambda clip: any(learnt_by[clip.path]))
+    learnt_by = {
+        clip.path: [file_digest(clip.path) in digest for digest in digests] for clip in (*clips, *out_of_scope, *noises)
+    }
+
+    def is_learnt(clip: Clip) -> bool:
+        return any(learnt_by[clip.path])
+
+    known, strange = _split(clips, lambda clip: all(clip.intent in ear.intents for ear in ears))
+    outside, strange = _split(strange, lambda clip: clip.intent in (OUT_OF_SCOPE, FALLBACK))
+    learnt, counted = _split(known, is_learnt)
+    outside, recorded = ([clip for clip in part if not is_learnt(clip)] for part in ((*out_of_scope, *outside), noises))
     warnings += _of_intents(old, new, strange)
     if learnt:
         by_old, by_new = (sum(learnt_by[clip.path][side] for clip in learnt) for side in (0, 1))
@@ -255,14 +266,14 @@ def compare(
             f"Of {len(clips)} clip(s) none says which model is better: {len(learnt)} were learnt by one of them, of {len(strange)} one "
             "does not know the intent. Name clips that neither learnt with --data, such as newly corrected turns."
         )
-    noises = non_speech_clips(NOISES, MADE_UP_SEED)
-    heard = [_hear(ears, part, progress) for part in (counted, learnt, out_of_scope)]
+    made_up = non_speech_clips(NOISES, MADE_UP_SEED)
+    heard = [_hear(ears, part, progress) for part in (counted, learnt, outside, recorded)]
     sides = [
         Side(
             ear,
             Evaluation(counted, heard[0][side], heard[2][side]),
             Evaluation(learnt, heard[1][side]),
-            [ear.recognizer.classify(noise) for noise in noises],
+            [*(ear.recognizer.classify(noise) for noise in made_up), *heard[3][side]],
         )
         for side, ear in enumerate(ears)
     ]
