@@ -186,8 +186,12 @@ def verdict(figures: Dict[str, Any]) -> str:
     }[figures["verdict"]]
     return (
         f"{what}: of {figures['n']} clips that neither learnt OLD hears {row['old']} right, NEW {row['new']}; "
-        f"{row['newly_right']} newly right, {row['newly_wrong']} newly wrong (p = {row['p']:.2g})."
+        f"{row['newly_right']} newly right, {row['newly_wrong']} newly wrong ({chance(row['p'])})."
     )
+
+
+def chance(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _figures_table(figures: Dict[str, Any]) -> Table:
@@ -199,12 +203,12 @@ def _figures_table(figures: Dict[str, Any]) -> Table:
 
     def shares(row: Dict[str, Any]) -> List[str]:
         both = [f"{row[name] / n:.1%} ({100 * row[f'{name}_95'][0]:.0f}–{row[f'{name}_95'][1]:.0%})" for name in ("old", "new")]
-        return [*both, f"{points(row['old'], row['new'])}, p = {row['p']:.2g}"]
+        return [*both, f"{points(row['old'], row['new'])}, {chance(row['p'])}"]
 
     def points(before: float, after: float) -> str:
         return f"{100 * (after - before) / n:+.1f} points"
 
-    table.add_row("heard right (95 % interval)", *shares(figures["heard_right"]))
+    table.add_row("heard right (95 %)", *shares(figures["heard_right"]))
     table.add_row("  and answered", *shares(figures["answered_right"]))
     for outcome, name in (
         ("answered_wrong", "answered wrong"),
@@ -218,14 +222,14 @@ def _figures_table(figures: Dict[str, Any]) -> Table:
     if None not in errors:
         table.add_row("calibration error", *(f"{error:.1%}" for error in errors), f"{100 * (errors[1] - errors[0]):+.1f} points")
     thresholds = [side["heard"]["suggested_threshold"] for side in (old, new)]
-    table.add_row("threshold for these clips", *("–" if one is None else f"{one:.2f}" for one in thresholds))
+    table.add_row("suggested threshold", *("–" if one is None else f"{one:.2f}" for one in thresholds))
     if figures["out_of_scope"]:
         table.add_row(
-            "out of scope, not acted on", *(f"{side['out_of_scope_stopped']} of {figures['out_of_scope']}" for side in (old, new))
+            "out of scope, stopped", *(f"{side['out_of_scope_stopped']} of {figures['out_of_scope']}" for side in (old, new))
         )
-    table.add_row("noises told from speech", *(f"{side['noises_stopped']} of {figures['noises']}" for side in (old, new)))
+    table.add_row("noises told apart", *(f"{side['noises_stopped']} of {figures['noises']}" for side in (old, new)))
     if figures["learnt"]:
-        table.add_row("learnt clips, heard right", *(f"{side['learnt_right']} of {figures['learnt']}" for side in (old, new)))
+        table.add_row("learnt, heard right", *(f"{side['learnt_right']} of {figures['learnt']}" for side in (old, new)))
     times = [f"{side['heard']['milliseconds_per_clip']:.1f} ms" for side in (old, new)]
     table.add_row("time a clip (median)", *times, f"times {figures['times_as_slow']:.2f}")
     sizes = [f"{side['bytes'] / 1e6:.1f} MB" for side in (old, new)]

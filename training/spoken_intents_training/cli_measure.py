@@ -78,7 +78,10 @@ def of_split(listed: Sequence[Any], split: Optional[str], data: Path) -> List[An
     if split is None and "test" in found:
         split = "test"
         count = sum(clip.split == split for clip in listed)
-        console.print(f"Of {len(listed)} clips the {count} marked test are heard; --split all hears every one.", highlight=False)
+        if count < len(listed):
+            console.print(
+                f"Of {len(listed)} clips the {count} marked test are heard; --split all hears every one.", highlight=False
+            )
     clips = [clip for clip in listed if split in (None, "all", clip.split)]
     if not clips:
         raise DataError(f"{data}: no clip has the split {split}; splits found: {', '.join(found) or 'none'}.")

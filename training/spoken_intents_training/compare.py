@@ -164,7 +164,7 @@ class Comparison:
         checked += [(f"of {intent} are heard right", row, len(rows)) for intent, row in rows.items()]
         return [
             f"Fewer clips {what}: {row['newly_wrong']} newly wrong, {row['newly_right']} newly right "
-            f"(p = {min(1.0, row['p'] * tests):.2g})."
+            f"(p = {row['p'] * tests:.3f})."
             for what, row, tests in checked
             if row["newly_wrong"] > row["newly_right"] and row["p"] * tests < CHANCE
         ]
