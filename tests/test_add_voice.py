@@ -21,8 +21,8 @@ from rasa.engine.validation import validate
 from rasa.shared.importers.importer import TrainingDataImporter
 from rasa.shared.nlu.training_data.message import Message
 from rasa.shared.utils.io import read_yaml_file
+from test_cli import called, words
 
-from spoken_intents.cli import app
 from spoken_intents.errors import ConfigError
 from spoken_intents.init.adding import plan
 from spoken_intents.init.changes import RECORD
@@ -47,18 +47,6 @@ class Mood(GraphComponent):
 
 
 DefaultV1Recipe.register(DefaultV1Recipe.ComponentType.INTENT_CLASSIFIER, is_trainable=False)(Mood)
-
-
-def called(*arguments: object) -> int:
-    """The exit code of the command, run in this process."""
-    with mock.patch.object(sys, "argv", ["spoken-intents", *map(str, arguments)]):
-        with pytest.raises(SystemExit) as end:
-            app()
-    return end.value.code or 0
-
-
-def words(text: str) -> str:
-    return " ".join(text.split())
 
 
 @pytest.fixture
@@ -155,6 +143,23 @@ def test_rasa_finds_no_fault_with_the_rule_and_the_response(project: Path) -> No
     rules = [step for step in importer.get_stories().ordered_steps() if "not understood" in (step.block_name or "")]
     assert len(rules) == 1
     assert ActionDefaultFallback().utter_action in Domain.load(str(project / "domain.yml")).responses
+
+
+def test_a_project_that_rasa_has_trained_is_as_a_fresh_one(project: Path) -> None:
+    """`rasa train` gives it an id, for which it writes config.yml anew, and says in comments what it chose."""
+    from rasa.cli.utils import validate_assistant_id_in_config
+
+    config = project / "config.yml"
+    with pytest.warns(UserWarning, match="missing a unique value"):
+        validate_assistant_id_in_config(config)
+    DefaultV1Recipe.auto_configure(str(config), TrainingDataImporter.load_from_config(str(config)).get_config())
+    assert "\npipeline: null\n# # No configuration" in config.read_text()
+    before = files(project)
+    called("init", project, "--yes")
+    assert_spoken(project)
+    assert "No configuration" not in config.read_text()
+    called("init", project, "--undo", "--yes")
+    assert files(project) == before
 
 
 def test_the_second_time_all_is_there(project: Path, capsys: pytest.CaptureFixture) -> None:
@@ -341,13 +346,15 @@ def test_policies_without_rules_get_the_one_that_follows_them(project: Path) -> 
     ]
 
 
-def test_another_language_than_english_gets_a_model_that_knows_it(project: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(("language", "base"), [("de", "openai/whisper-base"), ("en-GB", "whisper-mini"), ('""', "whisper-mini")])
+def test_the_base_model_knows_the_language(project: Path, language: str, base: str, capsys: pytest.CaptureFixture) -> None:
     config = (project / "config.yml").read_text()
-    (project / "config.yml").write_text(config.replace("language: en", "language: de"))
+    (project / "config.yml").write_text(config.replace("language: en", f"language: {language}"))
     called("init", project, "--yes")
     found = [one for one in read_yaml_file(project / "config.yml")["pipeline"] if one["name"] == SPOKEN[1]]
-    assert found[0]["base_model"] == "openai/whisper-base"
-    assert "The bundled model is English, so this bot, whose language is de" in words(capsys.readouterr().out)
+    assert found[0]["base_model"] == base
+    told = "The bundled model is English, so this bot, whose language is de" in words(capsys.readouterr().out)
+    assert told == (base != "whisper-mini")
 
 
 def test_rasas_components_are_all_known() -> None:
@@ -574,7 +581,7 @@ BROKEN = {
         "x: &x [{name: DIETClassifier}]\npipeline: *x\n",
         r"written in a way that cannot be added to.*\n.*SpokenMessages",
     ),
-    "deep": ("pipeline: " + "[" * 400, r"nested too deeply"),
+    "deep": ("pipeline: " + "[" * 400 + "]" * 400, r"nested too deeply"),
 }
 
 
@@ -765,8 +772,8 @@ def test_a_bot_of_rasas_learns_to_hear(project: Path, capsys: pytest.CaptureFixt
     (project / "domain.yml").write_text(yaml.safe_dump(domain))
     called("init", project, "--yes")
     config = (project / "config.yml").read_text()
-    (project / "config.yml").write_text(config.replace("epochs: 100", "epochs: 5"))
-    spoken = [{"intent": intent, "examples": add_clips(project, intent)} for intent in INTENTS]
+    (project / "config.yml").write_text(config.replace("epochs: 100", "epochs: 2"))
+    spoken = [{"intent": intent, "examples": add_clips(project, intent)} for intent in INTENTS[:2]]
     spoken.append({"intent": "faq/name", "examples": add_clips(project, "repeat")})
     (project / "data/spoken.yml").write_text(yaml.safe_dump({"version": "3.1", "nlu": spoken}))
     run_rasa(project, "train")

@@ -14,6 +14,7 @@ from spoken_intents.init.pipeline import (
     MESSAGES_BLOCK,
     MULTILINGUAL,
     classifier_block,
+    is_english,
     missing_in_pipeline,
     missing_in_policies,
 )
@@ -120,7 +121,7 @@ def _plan_config(changes: Changes, config: YamlText, raw: str, has_dialogue: boo
             for index, block, why in blocks:
                 edits.append(config.insert_item(items, index, block, block.data["name"].rpartition(".")[2]))
                 done.append(f"{config.name}: {block.data['name'].rpartition('.')[2]} {why}")
-    if language.partition("-")[0] != "en" and any(one.get("base_model") == MULTILINGUAL for one in expected["pipeline"] or []):
+    if not is_english(language) and any(one.get("base_model") == MULTILINGUAL for one in expected["pipeline"] or []):
         changes.notes.append(
             f"The bundled model is English, so this bot, whose language is {one_line(language)}, learns from {MULTILINGUAL}: the first "
             "`rasa train` fetches it from the model hub (290 MB)."

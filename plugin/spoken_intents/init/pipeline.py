@@ -1,5 +1,6 @@
 """Where in a pipeline and among the policies what is to be: for whatever components a project has."""
 
+import re
 from typing import Any, Dict, List, Sequence, Tuple
 
 from spoken_intents.errors import ConfigError
@@ -58,9 +59,14 @@ _RULE_POLICY = Block(
 )  # fmt: skip
 
 
+def is_english(language: str) -> bool:
+    """Whether a config's ``language`` is one that the bundled base model knows: ``en``, ``en-GB``."""
+    return re.match(r"en(g|glish)?\b|en_", language.lower()) is not None
+
+
 def classifier_block(language: str) -> Block:
     """`SpokenIntentClassifier` with a base model that knows the language."""
-    if language.partition("-")[0] == "en":
+    if is_english(language):
         about: Sequence[str] = (
             "# A small model that comes with Spoken Intents: English, needs no network. Larger: openai/whisper-base.en, which the",
             "# first `rasa train` fetches (290 MB), or a folder with a Whisper of your own.",

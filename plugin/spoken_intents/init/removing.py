@@ -16,7 +16,7 @@ from spoken_intents.init.adding import CHANNEL, CONFIG, CREDENTIALS
 from spoken_intents.init.changes import RECORD, Changes, FileChange, Record, Recorded, read_text, require_writable, unix
 from spoken_intents.init.pipeline import CLASSIFIER, MESSAGES
 from spoken_intents.init.project import spoken_data
-from spoken_intents.init.yaml_text import Edit, YamlText, edited
+from spoken_intents.init.yaml_text import Edit, YamlText, edited, read_yaml
 
 
 def plan(folder: Path, config: str = CONFIG) -> Changes:
@@ -47,6 +47,8 @@ def plan(folder: Path, config: str = CONFIG) -> Changes:
             removed += components + [what for what, _, _ in added.edits if what not in left]
             left = [what for what in left if what not in components]
         gone = added.created and not after.strip()
+        if Path(name).suffix in (".yml", ".yaml"):
+            read_yaml(after, name)  # refuses what would be broken, and what is
         if after != text or gone:
             changes.files.append(FileChange(name, before, None if gone else after.replace("\n", end)))
             changes.done.append(f"{name}: {'removed' if gone else 'takes out ' + ', '.join(dict.fromkeys(removed))}")
