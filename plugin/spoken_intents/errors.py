@@ -4,6 +4,7 @@ SpokenIntentsError
 ├── ConfigError            a setting that is unknown, of the wrong type, or out of range
 ├── AudioError             audio that cannot be used: unreadable, empty, too long
 │   └── AudioReferenceError  a reference that points to nothing, or out of the audio directories
+├── SpeechError            a synthesizer that fails
 ├── DataError              training or test data that cannot be learnt from
 ├── ModelError             a model artefact that is missing, incomplete or does not fit
 ├── UnwellError            a server that can answer no calls; carries a code
@@ -28,6 +29,10 @@ class AudioError(SpokenIntentsError):
 
 class AudioReferenceError(AudioError):
     """A reference that points to no clip, or out of the configured directories."""
+
+
+class SpeechError(SpokenIntentsError):
+    """A synthesizer fails at a sentence."""
 
 
 class DataError(SpokenIntentsError):

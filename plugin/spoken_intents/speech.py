@@ -17,7 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import AsyncIterator, Callable, Dict, List, Mapping, Optional, Protocol, Tuple
+from typing import Any, AsyncIterator, Callable, Dict, List, Mapping, Optional, Protocol, Tuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 import soundfile
@@ -97,7 +98,7 @@ class EspeakEngine:
 
     Behind the voice's name may stand ``rate`` (words a minute, 80 to 450), ``pitch`` and ``range`` (of the pitch; 0 to 99) and
     ``gap`` (between words, in 10 ms). The same sentence differs a little from one time to the next, as where the voice's flutter
-    was is gone on from: samples are the same only for the first sentence of a process.
+    was is gone on from: only what is said first in a process is always the same.
 
     Raises:
         ConfigError: The extra is not installed, or has no such voice or setting.
@@ -131,17 +132,24 @@ class EspeakEngine:
         rate = library.espeak_Initialize(synchronous, 200, str(espeakng_loader.get_data_path()).encode(), 0)
         if rate <= 0:
             raise ConfigError("speech: espeak could not be started; its voices may be missing. Install the extra espeak again.")
+        library.espeak_ng_SetRandSeed(1)  # else the time's: breath is noise
         cls._library, cls._rate = library, rate
 
     def _choose(self) -> None:
-        assert self._library is not None
-        name = self._voice.encode(errors="replace")
-        if self._library.espeak_SetVoiceByName(name):
-            wanted = _EspeakVoice(languages=name)  # en-gb is a language, not a voice's name
-            if self._library.espeak_SetVoiceByProperties(ctypes.byref(wanted)):
+        library = self._library
+        assert library is not None
+        if library.espeak_SetVoiceByName(self._voice.encode(errors="replace")):
+            language, _, variant = self._voice.partition("+")
+            wanted = _EspeakVoice(languages=language.encode(errors="replace"))  # en-gb is a language, not a voice's name
+            missing = library.espeak_SetVoiceByProperties(ctypes.byref(wanted))
+            if variant and not missing:  # which a voice has that is chosen by its name
+                library.espeak_GetCurrentVoice.restype = ctypes.POINTER(_EspeakVoice)
+                name = library.espeak_GetCurrentVoice().contents.identifier
+                missing = library.espeak_SetVoiceByName(name + b"+" + variant.encode(errors="replace"))
+            if missing:
                 raise ConfigError(f"voice: espeak has no {self._voice!r}. Take a language such as en-gb, or a variant: en-us+f3.")
         for setting, parameter in self._PARAMETERS.items():
-            self._library.espeak_SetParameter(parameter, int(self._settings[setting]), 0)
+            library.espeak_SetParameter(parameter, int(self._settings[setting]), 0)
 
     def synthesize(self, sentence: str) -> np.ndarray:
         """See `Engine`."""
@@ -192,21 +200,21 @@ class PiperEngine:
     """
 
     _SETTINGS = {"speaker": 0.0, "length": 1.0, "noise": 0.667, "timing": 0.8}  # Piper's own
+    _loaded: "WeakValueDictionary[str, Any]" = WeakValueDictionary()  # one in memory, however it is set
 
     def __init__(self, voice: str) -> None:
         name, settings = voice_settings(voice, self._SETTINGS)
         if not is_file(Path(name)):
-            raise ConfigError(
-                f"speech: piper needs a voice's file (voice: en_GB-alba-medium.onnx); {name or 'nothing'} is none."
-            )
+            raise ConfigError(f"speech: piper needs a voice's file (voice: en_GB-alba-medium.onnx); {name or 'nothing'} is none.")
         try:
             from piper import PiperVoice, SynthesisConfig
         except ImportError:
             raise ConfigError("speech: piper needs its package: pip install piper-tts.") from None
         try:
-            self._voice = PiperVoice.load(name)
+            self._voice = self._loaded.get(name) or PiperVoice.load(name)
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"voice: {name} cannot be loaded by piper ({error}).") from None
+        self._loaded[name] = self._voice
         self._settings = SynthesisConfig(
             speaker_id=int(settings["speaker"]),
             length_scale=settings["length"],

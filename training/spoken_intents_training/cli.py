@@ -16,6 +16,7 @@ from spoken_intents_training.cli_compare import comparing
 from spoken_intents_training.cli_import import importing, progress
 from spoken_intents_training.cli_measure import measuring
 from spoken_intents_training.cli_review import reviewing
+from spoken_intents_training.cli_synthesize import synthesizing
 from spoken_intents_training.cli_teach import teaching
 
 typed = typer.Typer()
@@ -24,6 +25,7 @@ typed.add_typer(measuring)
 typed.add_typer(comparing)
 typed.add_typer(teaching)
 typed.add_typer(reviewing)
+typed.add_typer(synthesizing)
 console = Console()
 
 

@@ -29,7 +29,7 @@ KNOWN = ("transcript", "speaker", "date")  # of an example's metadata; others ar
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 _DumperBase = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 # [Berlin](city), [the capital]{"entity": "city", "value": "Berlin"}, and lists of such in [...] behind the text
-_ANNOTATED = re.compile(r"\[([^\[\]]+)\](?:\([^()]*\)|\{[^{}]*\}|\[\{[^\[\]]*\}\])")
+ANNOTATED = re.compile(r"\[([^\[\]]+)\](?:\([^()]*\)|\{[^{}]*\}|\[\{[^\[\]]*\}\])")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def read_examples(file: Path) -> List[Example]:
         DataError: It cannot be read, or something else is in it.
     """
     found = []
-    for block in _blocks(file):
+    for block in nlu_blocks(file):
         intent = block.get("intent")
         if intent is None:
             raise DataError(f"{file}: holds a block without an intent ({', '.join(map(str, block))}); move it to another file.")
@@ -180,7 +180,7 @@ def project_intents(project: Path) -> List[str]:
         DataError: There is no domain, or it cannot be read.
     """
     domain = project / "domain.yml"
-    files = [domain] if domain.is_file() else sorted(_yaml_files(project / "domain"))
+    files = [domain] if domain.is_file() else sorted(yaml_files(project / "domain"))
     if not files:
         raise DataError(f"{project}: no domain.yml, so no Rasa project. Name the folder that `rasa init` made.")
     found: Dict[str, None] = {}
@@ -209,9 +209,9 @@ def listed_examples(project: Path) -> Iterator[Tuple[str, str]]:
     Raises:
         DataError: A file cannot be read.
     """
-    for file in _yaml_files(project / "data"):
+    for file in yaml_files(project / "data"):
         if not file.name.startswith("."):
-            for block in _blocks(file):
+            for block in nlu_blocks(file):
                 if block.get("intent") is not None:
                     for text, _ in each_example(block.get("examples") or [], f"{file}, intent {block['intent']}"):
                         yield str(block["intent"]), text
@@ -219,10 +219,11 @@ def listed_examples(project: Path) -> Iterator[Tuple[str, str]]:
 
 def without_annotations(text: str) -> str:
     """An example's words: ``to [Berlin](city)`` is ``to Berlin``."""
-    return _ANNOTATED.sub(r"\1", text)
+    return ANNOTATED.sub(r"\1", text)
 
 
-def _yaml_files(folder: Path) -> Iterator[Path]:
+def yaml_files(folder: Path) -> Iterator[Path]:
+    """Everything in a folder, and in those below, that Rasa takes for YAML."""
     return (file for file in sorted(folder.rglob("*")) if file.suffix in (".yml", ".yaml") and file.is_file())
 
 
@@ -236,7 +237,12 @@ def _content(file: Path) -> Dict[str, Any]:
     return content or {}
 
 
-def _blocks(file: Path) -> List[Dict[str, Any]]:
+def nlu_blocks(file: Path) -> List[Dict[str, Any]]:
+    """The blocks under `nlu` of a YAML file, such as `- intent:` with `examples:`; none of a file about something else.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     blocks = _content(file).get("nlu") or []
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise DataError(f"{file}: `nlu` takes a list of `- intent:` with `examples:`, got {blocks!r:.80}.")

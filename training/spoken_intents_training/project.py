@@ -146,13 +146,13 @@ def fit_intent(name: str) -> str:
         DataError: No letter or digit in it.
     """
     words = "".join(f" {c}" if c.isupper() and before.islower() else c for before, c in zip(f" {name}", name))
-    fit = _safe(words.replace("-", " ")).lower()[:LONGEST_NAME].strip("_")
+    fit = safe_name(words.replace("-", " ")).lower()[:LONGEST_NAME].strip("_")
     if not fit:
         raise DataError(f"An intent is called {name!r}, without a letter or digit. Give it another name.")
     return fit
 
 
-def _safe(text: str) -> str:
+def safe_name(text: str) -> str:
     """Letters (of any script, with their marks), digits and -; a _ stands for whatever else was between them."""
     known = (
         c if c.isalnum() or c == "-" or unicodedata.category(c)[0] == "M" else " " for c in unicodedata.normalize("NFKC", text)
@@ -175,7 +175,7 @@ def _name(recordings: Sequence[Recording], out: Path) -> List[Clip]:
     clips = []
     for one in recordings:
         file = PurePosixPath(one.name)
-        stem = f"audio/{intents[one.intent]}/{_safe(file.stem)[:LONGEST_NAME] or 'clip'}"
+        stem = f"audio/{intents[one.intent]}/{safe_name(file.stem)[:LONGEST_NAME] or 'clip'}"
         name = f"{stem}{file.suffix.lower()}"
         while uses[name.lower()]:
             uses[stem.lower()] += 1

@@ -14,7 +14,7 @@ from typing import Callable, Dict, List, Mapping, Sequence, Tuple
 import numpy as np
 import soundfile
 
-from spoken_intents.errors import ConfigError
+from spoken_intents.errors import ConfigError, SpeechError
 from spoken_intents.speech import Engine, engine_class, voice_settings
 
 COMMAND_TIMEOUT_S = 60
@@ -22,6 +22,13 @@ ENGLISH_ACCENTS = (
     *("en-us", "en-us", "en-us", "en-gb", "en-gb-scotland"),
     *("en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029"),
 )
+ACCENTS = {
+    "en": ENGLISH_ACCENTS,
+    "es": ("es", "es-419"),
+    "fr": ("fr-fr", "fr-be", "fr-ch"),
+    "pt": ("pt", "pt-br"),
+    "vi": ("vi", "vi-vn-x-central", "vi-vn-x-south"),
+}
 VARIANTS = (
     *("", "f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "klatt", "klatt2", "klatt3", "klatt4"),
     *("Annie", "Andy", "Alicia", "Alex", "Gene", "Lee", "Mario", "Michael", "linda", "steph", "belinda", "john", "max", "rob"),
@@ -58,10 +65,44 @@ class Family:
     names: Sequence[str]
     ranges: Mapping[str, Tuple[float, float]] = field(default_factory=dict)
 
+    @property
+    def first(self) -> Voice:
+        """A voice of it, to see whether there is one."""
+        return Voice(self.engine, self.names[0])
+
     def voice(self, index: int, rng: np.random.Generator) -> Voice:
         """The voice with this number, as `rng` has it speak today."""
         settings = tuple((key, round(float(rng.uniform(*between)), 2)) for key, between in self.ranges.items())
         return Voice(self.engine, self.names[index % len(self.names)], settings)
+
+
+def families_of(engines: Sequence[str], voices: Sequence[str], language: str) -> List[Family]:
+    """Everybody who can speak by these engines, or by these voices of them: .onnx files are Piper's, others the other engine's.
+
+    Raises:
+        ConfigError: Piper without a file, files without Piper, or voices of which it is not clear whose they are.
+    """
+    files, others = ([voice for voice in voices if voice.partition(".onnx")[1] == is_file] for is_file in (".onnx", ""))
+    named = [engine for engine in engines if engine != "piper" and (" " not in engine or "{voice}" in engine)]
+    if "piper" in engines and not files:
+        raise ConfigError("--engine piper needs voices: --voice en_GB-alba-medium.onnx, several times for several.")
+    if files and "piper" not in engines:
+        raise ConfigError(f"--voice {files[0]}: a file for --engine piper.")
+    if others and len(named) != 1:
+        raise ConfigError(f"--voice {others[0]}: of which engine? Name one that takes voices, got {', '.join(engines)}.")
+    return [_family(engine, files if engine == "piper" else others, language) for engine in engines]
+
+
+def _family(engine: str, voices: Sequence[str], language: str) -> Family:
+    if engine == "espeak":
+        if any("+" in voice for voice in voices):
+            return Family("espeak", voices, ESPEAK_RANGES)
+        return espeak_family(voices or ACCENTS.get(language.lower(), (language.lower(),)))
+    if engine == "piper":
+        return Family("piper", voices, PIPER_RANGES)
+    if " " in engine:
+        return Family(engine, voices or [""], {key: between for key, between in COMMAND_RANGES.items() if f"{{{key}}}" in engine})
+    return Family(engine, voices or [""])
 
 
 def espeak_family(accents: Sequence[str] = ENGLISH_ACCENTS, variants: Sequence[str] = VARIANTS) -> Family:
@@ -129,16 +170,26 @@ class CommandEngine:
         return [word.format(**values) for word in self._words]
 
     def synthesize(self, sentence: str) -> np.ndarray:
-        """See `Engine`."""
+        """See `Engine`.
+
+        Raises:
+            SpeechError: The program fails, hangs or writes no sound.
+        """
         with tempfile.TemporaryDirectory() as folder:
             wav = Path(folder) / "speech.wav"
-            ran = subprocess.run(
-                self._command(sentence, str(wav)), input=sentence.encode(), capture_output=True, timeout=COMMAND_TIMEOUT_S
-            )
-            if ran.returncode or not wav.is_file():
-                said = ran.stderr.decode(errors="replace").strip()
-                raise RuntimeError(f"{self._words[0]} ended with {ran.returncode} and wrote {'a' if wav.is_file() else 'no'} file: {said:.300}")
-            samples, self.sample_rate = soundfile.read(wav, dtype="float32")
+            command = self._command(sentence, str(wav))
+            try:
+                subprocess.run(command, input=sentence.encode(), capture_output=True, timeout=COMMAND_TIMEOUT_S, check=True)
+                samples, self.sample_rate = soundfile.read(wav, dtype="float32")
+            except subprocess.CalledProcessError as error:
+                said = error.stderr.decode(errors="replace").strip()
+                raise SpeechError(f"{command[0]} ended with {error.returncode}: {said:.300}") from None
+            except subprocess.TimeoutExpired:
+                raise SpeechError(f"{command[0]} took longer than {COMMAND_TIMEOUT_S} s.") from None
+            except soundfile.LibsndfileError as error:
+                raise SpeechError(f"{command[0]} wrote no sound to {{wav}} ({error.error_string.rstrip('.')}).") from None
+            except OSError as error:
+                raise ConfigError(f"{command[0]}: cannot be run ({error.strerror}).") from None
         return samples if samples.ndim == 1 else samples.mean(axis=1)
 
 
