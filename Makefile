@@ -49,7 +49,7 @@ bench-quick: setup ## the front end, and one classification against the alternat
 reproduce: setup  ## the reference task: MInDS-14 en-US from openai/whisper-base.en (needs the hub, and hours or a GPU)
 	@$(PYTHON) benchmarks/reproduce.py
 
-corpus: setup     ## speak the sentences again (needs espeak-ng, festival, flite)
+corpus: setup     ## speak the sentences again (needs festival, flite)
 	@$(PYTHON) corpus/generate.py
 
 lock: setup       ## pin the dependencies anew

@@ -3,7 +3,6 @@
 import csv
 import re
 from collections import Counter, defaultdict
-from itertools import combinations
 from pathlib import Path
 from typing import Dict, Iterator, List, Set, Tuple
 
@@ -18,6 +17,7 @@ from spoken_intents_training.dataset import hold_out, read_clips
 pytestmark = pytest.mark.filterwarnings("error")
 
 PROJECT = generate.PROJECT
+FLITE_VOICES = {voice for family in generate.FLITE for voice in family.names}
 SENTENCES = generate.sentences()
 INTENTS = sorted(SENTENCES)
 CONVERSATIONAL = {"affirm", "deny", "greet", "goodbye", "repeat", "agent"}  # short sayings, which differ little
@@ -167,10 +167,10 @@ def test_voices_that_say_the_same_are_held_out_together() -> None:
 
 def test_nobody_who_speaks_the_test_part_speaks_the_train_part(manifest: List[Dict[str, str]]) -> None:
     train, test = ({row["speaker"] for row in manifest if row["split"] == part} for part in ("train", "test"))
-    assert test == {f"flite {voice}" for voice in generate.FLITE_VOICES}
+    assert test == {f"flite {voice}" for voice in FLITE_VOICES}
     assert not any(speaker.startswith("flite") for speaker in train) and len(train) > 50
-    people = {voice.split("_")[0] for voice in generate.FESTIVAL_VOICES}
-    assert not people & set(generate.FLITE_VOICES)  # the same people recorded for several synthesizers
+    people = {voice.split("_")[0] for voice in generate.FESTIVAL.names}
+    assert not people & FLITE_VOICES  # the same people recorded for several synthesizers
 
 
 def test_the_typed_examples_are_the_train_sentences() -> None:
@@ -185,27 +185,23 @@ def test_every_clip_of_the_demo_is_there() -> None:
     assert generate.DEMO_NOISE in {turn["clip"] for turn in turns if turn.get("noise")}
 
 
-def test_paths_and_keys_of_clips_are_all_different() -> None:
-    clips = list(generate.clips())
-    assert len({clip.path for clip in clips}) == len({clip.key for clip in clips}) == len(clips)
-    extra = list(generate.extra_clips(2))
-    assert len({clip.path for clip in extra}) == len({clip.key for clip in extra}) == len(extra)
+def test_paths_and_seeds_of_clips_are_all_different() -> None:
+    clips, extra = list(generate.clips()), list(generate.extra_clips(2))
+    seeds = {generate.utterance(clip).seed for clip in [*clips, *extra]}
+    assert len({clip.path for clip in clips}) == len(clips) and len({clip.path for clip in extra}) == len(extra)
+    assert len(seeds) == len(clips) + len(extra)
     assert {clip.text for clip in extra} == {line for parts in SENTENCES.values() for line in parts["train"]}
-    assert not {clip.key for clip in extra} & {clip.key for clip in clips}
 
 
-# ---------------------------------------------------------------- rough edges
+def test_each_part_has_its_synthesizers() -> None:
+    engines = {part: {Path(family.engine.split()[0]).name for family in generate.VOICES[part]} for part in ("train", "test")}
+    assert engines == {"train": {"espeak", "text2wave"}, "test": {"flite"}}
+    spoken = [generate.utterance(clip) for clip in generate.clips() if clip.part == "train"]
+    share = sum(said.voice.engine == "espeak" for said in spoken) / len(spoken)
+    assert 0.6 < share < 0.73 and len({said.voice.name for said in spoken}) > 250
 
 
-def test_roughening_is_random_by_seed_alone_and_stays_in_range() -> None:
-    speech = np.sin(np.arange(generate.RATE) / 7) * np.hanning(generate.RATE)
-    made = [generate.roughen(speech, np.random.default_rng(seed)) for seed in range(12)]
-    for seed, clip in enumerate(made):
-        assert clip.dtype == np.float32 and np.isfinite(clip).all()
-        assert 10 ** (-18.1 / 20) < np.abs(clip).max() < 10 ** (-1.9 / 20)
-        assert len(clip) > generate.RATE
-        np.testing.assert_array_equal(clip, generate.roughen(speech, np.random.default_rng(seed)))
-    assert all(len(a) != len(b) or not np.array_equal(a, b) for a, b in combinations(made, 2))
+# ---------------------------------------------------------------- what makes them
 
 
 def test_the_demo_noise_is_three_seconds_and_always_the_same() -> None:

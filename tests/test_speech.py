@@ -70,6 +70,27 @@ def test_espeaks_voices_differ_and_do_not_mix(bank: Speech) -> None:
     assert lengths[1] != pytest.approx(lengths[0], rel=0.02)
 
 
+def test_espeaks_voices_have_rate_pitch_and_gaps() -> None:
+    said = "Good morning to you"
+    plain, slow, gaps = (len(EspeakEngine(f"en-us{more}").synthesize(said)) for more in ("", " rate=100", " gap=20"))
+    assert slow > 1.4 * plain and gaps > 1.1 * plain
+    low, high = (_pitch(EspeakEngine(f"en-us pitch={pitch}").synthesize("ah")) for pitch in (10, 90))
+    assert high > 1.3 * low
+
+
+def _pitch(samples: np.ndarray) -> float:
+    """In Hz, of espeak's rate: 60 to 250, by when the middle of a vowel is most like itself."""
+    middle = samples[len(samples) // 2 :][:2048]
+    likeness = np.correlate(middle, middle, "full")[len(middle) - 1 :]
+    return 22_050 / (88 + int(likeness[88:367].argmax()))
+
+
+def test_a_language_of_espeaks_has_the_variants_too() -> None:
+    """Its voice is called by another name than en-gb, of which a variant was once forgotten."""
+    plain, female = (EspeakEngine(voice).synthesize("Good morning") for voice in ("en-gb", "en-gb+f3"))
+    assert len(female) != pytest.approx(len(plain), rel=0.02)
+
+
 def test_a_voice_that_espeak_has_not_got_is_refused() -> None:
     with pytest.raises(ConfigError, match="voice: espeak has no 'klingonese'"):
         make_speech(SpeechSettings(speech="espeak", voice="klingonese"))
@@ -81,6 +102,11 @@ def test_a_voice_that_espeak_has_not_got_is_refused() -> None:
         ({"speech": "festival"}, "speech takes auto, espeak, piper, none, browser, or a class of yours by its dotted path; got"),
         ({"speech": "no.such.Engine"}, "no.such.Engine cannot be imported"),
         ({"speech": "os.path.Engine"}, "os.path.Engine cannot be imported"),
+        (
+            {"speech": "espeak", "voice": "en-us rat=100"},
+            "rat=100 in 'en-us rat=100'; takes a number each for rate, pitch, range, gap",
+        ),
+        ({"speech": "espeak", "voice": "en-us rate=1.2.3"}, "voice: rate=1.2.3 in"),
         ({"speech": "piper"}, r"needs a voice's file \(voice: en_GB-alba-medium.onnx\); nothing is none"),
         ({"speech": "piper", "voice": "there/is/none.onnx"}, "there/is/none.onnx is none"),
         ({"speech_timeout_ms": 99}, "speech_timeout_ms takes 100 to 60000, got 99"),
@@ -131,16 +157,26 @@ def test_an_engine_of_ones_own_by_dotted_path(settings: SpeechSettings) -> None:
 def test_piper_speaks_with_the_voices_rate_and_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By piper-tts's published interface; a voice is too large to be bundled."""
     chunks = [SimpleNamespace(audio_float_array=np.full(100, level, np.float32)) for level in (0.1, 0.2)]
-    loaded = SimpleNamespace(config=SimpleNamespace(sample_rate=22_050), synthesize=lambda text: iter(chunks))
+    asked = []
+
+    class Voice:
+        config = SimpleNamespace(sample_rate=22_050)
+
+        def synthesize(self, text: str, settings: Any) -> Any:
+            asked.append(settings)
+            return iter(chunks)
+
     piper = ModuleType("piper")
-    piper.PiperVoice = SimpleNamespace(load=lambda file: loaded)  # type: ignore[attr-defined]
+    piper.PiperVoice = SimpleNamespace(load=lambda file: Voice())  # type: ignore[attr-defined]
+    piper.SynthesisConfig = SimpleNamespace  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "piper", piper)
     voice = tmp_path / "de_DE-thorsten-medium.onnx"
     voice.touch()
-    speech = make_speech(SpeechSettings(speech="piper", voice=str(voice), speech_cache_mb=0))
+    speech = make_speech(SpeechSettings(speech="piper", voice=f"{voice} length=1.2 speaker=3", speech_cache_mb=0))
     assert speech is not None
     (samples,) = spoken(speech, "Hallo")
     assert len(samples) == round(200 * SAMPLE_RATE / 22_050)
+    assert asked == [SimpleNamespace(speaker_id=3, length_scale=1.2, noise_scale=0.667, noise_w_scale=0.8)]
     speech.close()
 
 

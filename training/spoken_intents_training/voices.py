@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import tempfile
 from dataclasses import dataclass, field
+from math import gcd
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Sequence, Tuple
 
@@ -116,17 +117,23 @@ def draw_voices(families: Sequence[Family], rng: np.random.Generator) -> Callabl
 
     The voice of a number depends on `rng`'s seed alone, not on how many are asked for.
     """
-    seed = int(rng.integers(2**63))
-    order = [rng.permutation(len(family.names)) for family in families]
-    first = int(rng.integers(len(families)))
+    seed, first = int(rng.integers(2**63)), int(rng.integers(len(families)))
+    paths = [(int(rng.integers(len(family.names))), _stride(len(family.names), rng)) for family in families]
 
     def voice(number: int) -> Voice:
-        turn, which = divmod(number, len(families))
-        which = (first + which) % len(families)
-        index = int(order[which][turn % len(order[which])])
-        return families[which].voice(index, np.random.default_rng((seed, number)))
+        turn, which = divmod(number + first, len(families))
+        start, stride = paths[which]
+        return families[which].voice(start + turn * stride, np.random.default_rng((seed, number)))
 
     return voice
+
+
+def _stride(count: int, rng: np.random.Generator) -> int:
+    """Steps of so many go through all of `count` before they come to one again."""
+    while True:
+        stride = int(rng.integers(1, count + 1))
+        if gcd(stride, count) == 1:
+            return stride
 
 
 def make_engine(voice: Voice) -> Engine:
