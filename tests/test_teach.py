@@ -199,6 +199,12 @@ def test_labels_that_the_domain_lacks_are_told(project: Path) -> None:
     assert notice.startswith("Typed examples of typo are not asked for: add the intent to the domain")
 
 
+def test_a_project_that_cannot_hear_yet_is_told(project: Path) -> None:
+    (project / "config.yml").write_text("pipeline: [{name: WhitespaceTokenizer}]")
+    assert Teaching(project).notices[0].startswith("This project cannot hear yet: run `spoken-intents init`")
+    assert not any("cannot hear" in notice for notice in Teaching(PROJECT).notices)
+
+
 def test_a_project_without_typed_sentences(project: Path) -> None:
     (project / "data/nlu.yml").write_text("nlu: [{intent: goodbye, examples: '- audio/goodbye/1.wav'}]")
     assert Teaching(project).asked == ["goodbye"] and Lesson(Teaching(project), "Anna").prompt == teach.Prompt("goodbye")

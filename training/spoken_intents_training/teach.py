@@ -16,6 +16,7 @@ import numpy as np
 
 from spoken_intents.audio import SAMPLE_RATE, StreamingResampler
 from spoken_intents.errors import ConfigError, DataError, one_line
+from spoken_intents.init.pipeline import MESSAGES
 from spoken_intents.segmenter import Segmenter, SegmenterSettings, SpeechPaused, SpeechResumed, SpeechStarted, Utterance
 from spoken_intents.utterances import is_audio_reference
 from spoken_intents_training.examples import Example, ExampleFile, listed_examples, project_intents, without_annotations
@@ -85,7 +86,7 @@ class Teaching:
     Attributes:
         folder: Where recordings are kept, and `nlu`, where they are listed; both relative to `project`.
         intents: What can be taught, with those that come by themselves first.
-        notices: What in the project keeps some of it from being taught.
+        notices: What in the project keeps it, or some of it, from being taught.
 
     Raises:
         DataError: No Rasa project, no intents in it, or a file that cannot be read.
@@ -100,7 +101,7 @@ class Teaching:
         self._reading: Dict[Any, Prompt] = {}  # who reads what at the moment
         domain = project_intents(project)
         self._sentences, unknown = _sample(listed_examples(project), domain, random.Random(seed))
-        self.notices = [_unknown(unknown)] if unknown else []
+        self.notices = [*_deaf(project), *([_unknown(unknown)] if unknown else [])]
         parents = {intent.partition("/")[0] for intent in self._sentences if "/" in intent}
         others = [intent for intent in domain if intent not in self._sentences and intent not in parents]
         self.asked = list(self._sentences) or others  # without any example everything is said freely
@@ -392,6 +393,16 @@ def _can_be_read(sentence: str) -> bool:
     if is_audio_reference(sentence) or sentence.startswith("/"):
         return False
     return any(map(str.isalnum, sentence)) and len(sentence) <= LONGEST_SENTENCE
+
+
+def _deaf(project: Path) -> List[str]:
+    """A warning where text classifiers would take the recordings' names for what people type."""
+    config = project / "config.yml"
+    if not config.is_file() or MESSAGES.encode() in config.read_bytes():
+        return []
+    return [
+        "This project cannot hear yet: run `spoken-intents init` in it before `rasa train`, or it learns the recordings' file names."
+    ]
 
 
 def _unknown(intents: List[str]) -> str:
