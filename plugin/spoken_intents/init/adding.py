@@ -146,13 +146,7 @@ def _write_out(config: YamlText, key: str, classifier: Block) -> Tuple[Edit, Lis
         return config.append(key, Block((f"{key}:", *(f"  {line}" for line in lines)), written), what), written
     if config.root is not None and config.root.flow_style:
         raise ConfigError(f"{config.name}: give {key} a list, as `rasa init` writes it. Nothing was changed.")
-    start = config.line_behind(key)
-    told = re.compile(r"# # No configuration for .*\n(#.*(\n|\Z))*").match(config.text, start)
-    node = config.node(key)
-    assert node is not None
-    begin = config.text.rfind("\n", 0, start - 1) + 1  # of the key's own line, which may say null
-    own = re.sub(r":\s*(null|~)(?=\s|$)", ":", config.text[begin:start].rstrip("\n"))
-    return Edit(begin, told.end() if told else start, f"{own}\n{indented(lines, 2)}", what), written
+    return config.fill(key, lines, what, r"# # No configuration for .*\n(#.*(\n|\Z))*"), written
 
 
 def _require_meant(file: YamlText, edits: Sequence[Edit], expected: Any) -> None:
@@ -220,8 +214,7 @@ def _response(domain: YamlText, what: str) -> Edit:
     if responses is None:
         block = Block(("responses:", *(f"  {line}" for line in _RESPONSE.lines)), {"utter_default": _RESPONSE.data})
         return domain.append("responses", block, what)
-    start = domain.line_behind("responses")
-    return Edit(start, start, indented(_RESPONSE.lines, 2), what)
+    return domain.fill("responses", _RESPONSE.lines, what)
 
 
 def _free(folder: Path, place: str, names: Sequence[str]) -> str:

@@ -5,11 +5,12 @@ Rasa reads its files with; that an edit came out as it was meant, by reading its
 """
 
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.tokens import BlockEntryToken
 
@@ -61,7 +62,9 @@ def _parsed(parse: Any, name: str) -> Any:
     yaml = YAML(typ="safe", pure=True)
     yaml.version = (1, 2)  # type: ignore[assignment]  # as Rasa reads it: yes and no are words
     try:
-        return parse(yaml)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # which YAML allows
+            return parse(yaml)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}, line {mark.line + 1}" if mark else name
@@ -98,10 +101,14 @@ class YamlText:
         """The value of a key at the top; of an alias, what it stands for."""
         return next((value for name, value in self._entries() if name.value == key), None)
 
-    def line_behind(self, key: str) -> int:
-        """Where the line ends that a key at the top stands on; the next one begins there."""
+    def fill(self, key: str, lines: Sequence[str], what: str, instead_of: str = "(?!)") -> Edit:
+        """`lines` below a key at the top that is empty, and instead of what matches `instead_of` there."""
         name = next(name for name, _ in self._entries() if name.value == key)
-        return self._line_end(name.end_mark.index)
+        start, end = self._line_start(name.start_mark.index), self._line_end(name.end_mark.index)
+        own = re.sub(r":\s*(null|~)(?=\s|$)", ":", self.text[start:end].rstrip("\n"))
+        there = re.compile(instead_of).match(self.text, end)
+        text = f"{own}\n{indented(lines, 2)}"
+        return Edit(start, there.end() if there else end, text if self.text[start:end].endswith("\n") else text[:-1], what)
 
     def insert_item(self, items: Node, index: int, block: Block, what: str) -> Edit:
         """`block` as the item `index` of a list."""
@@ -163,7 +170,9 @@ class YamlText:
             assert isinstance(collection, SequenceNode)
             starts = self._dashes_of(collection)
         tops = [self._top(start) for start in starts]
-        limit = len(self.text) if collection is self.root else self._line_start(collection.end_mark.index)
+        behind = collection.end_mark.index
+        is_last = collection is self.root or not self.text[behind:].strip()
+        limit = len(self.text) if is_last else self._line_start(behind)
         return [(top, self._bottom(start, end)) for top, start, end in zip(tops, starts, [*tops[1:], limit])]
 
     def _top(self, start: int) -> int:
@@ -209,7 +218,9 @@ class YamlText:
             return Edit(start, start, text, what)
         if index < len(spans):
             return Edit(spans[index][0], spans[index][0], f"{text}, ", what)
-        return Edit(spans[-1][1], spans[-1][1], f", {text}", what)
+        end = spans[-1][1]
+        apart = " " if self.text[end - 1] == ":" else ""  # {rest: }
+        return Edit(end, end, f"{apart}, {text}", what)
 
 
 def is_empty(node: Optional[Node]) -> bool:
