@@ -209,6 +209,26 @@ def test_recordings_that_are_damaged_are_counted_and_left_alone(project: Path) -
     assert file.read_bytes() == b"fLaC"
 
 
+@pytest.mark.parametrize(
+    ("domain", "words"),
+    [("intents: [", "not YAML"), ("intents: 3", "takes a list"), (None, "no domain.yml"), ("- a", "holds no settings")],
+)
+def test_without_a_domain_there_is_no_review(project: Path, domain: Optional[str], words: str) -> None:
+    Path("domain.yml").unlink()
+    if domain is not None:
+        Path("domain.yml").write_text(domain)
+    with pytest.raises(DataError, match=words):
+        reviewing()
+
+
+def test_a_domain_without_texts_is_one(project: Path) -> None:
+    Path("domain.yml").write_text("intents: [balance]\nresponses: {utter_balance: [{custom: {}}, 3], utter_x: null}")
+    reviewed = reviewing()
+    assert reviewed.more_of(reviewed.turns()[0]["id"])["lines"][1]["text"] == "utter_balance"
+    Path("domain.yml").write_text("intents: [balance]\nresponses: []")
+    assert reviewing().turns()
+
+
 def test_without_recordings_it_says_where_they_come_from(project: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such directory. Callers are recorded where the channel's settings"):
         Review(Path(), Path("nowhere"), "rita")

@@ -19,6 +19,7 @@ from spoken_intents.errors import AudioError, DataError
 from spoken_intents.labels import OUT_OF_SCOPE, label_recording
 from spoken_intents.recognizer import NON_SPEECH
 from spoken_intents.recordings import About, Label, Recorder, Recording, RecordingSettings, read_recording, recording_files
+from spoken_intents_training.answers import answer_to
 from spoken_intents_training.examples import read_examples
 from spoken_intents_training.reviewed import STORIES, Reviewed, went_wrong
 
@@ -103,6 +104,14 @@ def test_recordings_of_earlier_versions_are_read(project: Path, monkeypatch: pyt
     (turn,) = recorded(ABOUT)
     monkeypatch.undo()
     assert turn.about == ABOUT and turn.about.label is None and turn.about.ranking == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ranking": "x"}, {"ranking": [["a"]]}, {"ranking": [[1, 2]]}, {"steps": [1]}, {"confidence": "1"}]
+)
+def test_what_nobody_wrote_is_no_recording(project: Path, wrong: Dict[str, Any]) -> None:
+    with pytest.raises(AudioError, match="is no recording of a call, or damaged"):
+        recorded(replace(ABOUT, **wrong))
 
 
 def test_of_two_who_label_a_turn_the_second_is_told(project: Path) -> None:
@@ -270,6 +279,7 @@ def test_each_fourth_caller_whose_turn_went_wrong_is_tested_with(project: Path) 
     reviewed = Reviewed(project)
     call = who_is_tested(reviewed)
     assert len(examples()) == 3 and not Path(STORIES).exists()
+    Path("data/rules.yml").write_text("rules: [{rule: freeze, steps: [{intent: freeze}, {action: utter_frozen}]}]")
     said = reviewed.label(call[2], "freeze", "rita", call).said
     assert said == f"A test story in {STORIES}." and len(examples()) == 3
     (story,) = stories()
@@ -280,6 +290,7 @@ def test_each_fourth_caller_whose_turn_went_wrong_is_tested_with(project: Path) 
         {"user": f"{copies[1]}\n", "intent": "affirm"},
         {"action": "utter_affirm"},
         {"user": f"{copies[2]}\n", "intent": "freeze"},
+        {"action": "utter_frozen"},
     ], "what the bot did then was for another intent"
     assert story["story"] == "call call of dora, turn 3: balance was freeze"
     for copy, turn in zip(copies, call):
@@ -339,6 +350,60 @@ def test_without_the_rest_of_its_call_a_story_is_the_turn_alone(project: Path) -
     reviewed.label(call[2], OUT_OF_SCOPE, "rita", call[1:])
     (story,) = stories()
     assert story["steps"] == [{"user": f"{FOLDER}/__tested__/{call[2].file.name}\n", "intent": "nlu_fallback"}]
+
+
+def test_rasa_reads_the_stories(project: Path) -> None:
+    from rasa.shared.core.domain import Domain
+    from rasa.shared.core.events import ActionExecuted, UserUttered
+    from rasa.shared.core.training_data.story_reader.yaml_story_reader import YAMLStoryReader
+
+    reviewed = Reviewed(project)
+    call = who_is_tested(reviewed)
+    Path("data/rules.yml").write_text("rules: [{rule: freeze, steps: [{intent: freeze}, {action: utter_balance}]}]")
+    reviewed.label(call[1], "freeze", "rita", call)
+    assert YAMLStoryReader.is_stories_file(STORIES) and YAMLStoryReader.is_test_stories_file(STORIES)
+    (story,) = YAMLStoryReader(Domain.load("domain.yml")).read_from_file(STORIES)
+    told = [event.text if isinstance(event, UserUttered) else event.action_name for event in story.events]
+    copies = [f"{FOLDER}/__tested__/{turn.file.name}" for turn in call[:2]]
+    assert told == [copies[0], "utter_balance", copies[1], "utter_balance"]
+    assert [event.intent_name for event in story.events if isinstance(event, UserUttered)] == ["balance", "freeze"]
+    assert isinstance(story.events[-1], ActionExecuted)
+
+
+def test_in_a_form_a_story_is_the_turn_alone(project: Path) -> None:
+    reviewed = Reviewed(project)
+    call = who_is_tested(reviewed)
+    about = call[0].about
+    asked = replace(about, sender="eve", call_id="form", steps=[*about.steps, {"active_loop": "freeze_form"}])
+    answered = replace(turns("eve", "balance", "balance", call="form")[1])
+    first, second = recorded(asked, answered)[-2:]
+    for number in range(3, 7):
+        reviewed.label(recorded(*turns(str(number), "balance"))[-1], "freeze", "rita")
+    said = reviewed.label(second, "affirm", "rita", [first, second]).said
+    assert said == f"A test story in {STORIES}. Add to it what the bot ought to do: neither a rule nor a story says."
+    assert [step.get("intent") for step in stories()[-1]["steps"]] == ["affirm"]
+
+
+@pytest.mark.parametrize(
+    ("data", "answer"),
+    [
+        ("rules: [{rule: a, steps: [{intent: freeze}, {action: x}, {active_loop: f}]}]", [{"action": "x"}, {"active_loop": "f"}]),
+        ("rules: [{rule: a, condition: [{active_loop: f}], steps: [{intent: freeze}, {action: x}]}]", []),
+        ("rules: [{rule: a, steps: [{active_loop: f}, {intent: freeze}, {action: x}]}]", []),
+        ("rules: [{rule: a, steps: [{intent: freeze, entities: [card]}, {action: x}]}]", []),
+        ("rules: [{rule: a, steps: [{intent: freeze}, {action: x}]}, {rule: b, steps: [{intent: freeze}, {action: y}]}]", []),
+        ("stories: [{story: a, steps: [{intent: greet}, {action: y}, {intent: freeze}, {action: x}, {intent: greet}]},"
+         " {story: b, steps: [{intent: freeze}, {action: x}]}, {story: c, steps: [{intent: freeze}, {action: z}]},"
+         " {story: d, steps: [{intent: freeze}]}]", [{"action": "x"}]),
+        ("rules: [{rule: a, steps: [{intent: freeze}, {action: x}]}]\nstories: [{story: a, steps: [{intent: freeze}, {action: y}]}]",
+         [{"action": "x"}]),
+        ("rules: [", []), ("- a list", []), ("rules: [{rule: a}, 3, {rule: b, steps: [3]}]", []),
+    ],
+)  # fmt: skip
+def test_what_the_bot_ought_to_do_is_what_its_rules_and_stories_say(project: Path, data: str, answer: Any) -> None:
+    Path("data").mkdir()
+    Path("data/rules.yml").write_text(data)
+    assert answer_to(project, "freeze") == answer
 
 
 # ------------------------------------------------------------------ to forget

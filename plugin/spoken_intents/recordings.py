@@ -39,6 +39,7 @@ RANKED = 5  # intents of a ranking that are kept
 FINISH_S = 5  # how long the end of a server waits for what is still to be written
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _NAME = re.compile(r"\d{12}-[0-9a-f]{16}\.flac")
+_RANKED_AS = ([str, float], [str, int])
 _PART = re.compile(rf"\.{_NAME.pattern}\.\d+{re.escape(PART)}")
 
 
@@ -180,7 +181,11 @@ def read_recording(file: Path) -> Recording:
 def _about(comment: str) -> About:
     known = json.loads(comment)
     label = known.pop("label", None)
-    return About(**known, label=None if label is None else Label(**label))
+    about = About(**known, label=None if label is None else Label(**label))
+    pairs = all(isinstance(one, list) and [type(value) for value in one] in _RANKED_AS for one in about.ranking)
+    if not (pairs and isinstance(about.confidence, (int, float)) and all(isinstance(step, dict) for step in about.steps)):
+        raise ValueError("its comment is not what was written")
+    return about
 
 
 class Recorder:

@@ -69,7 +69,8 @@ def read_responses(project: Path) -> Dict[str, str]:
     found: Dict[str, str] = {}
     for file in files:
         content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))  # project_intents has read it, so it is YAML
-        for name, variations in ((content or {}).get("responses") or {}).items():
+        responses = content.get("responses") if isinstance(content, dict) else None
+        for name, variations in responses.items() if isinstance(responses, dict) else ():
             texts = [one["text"] for one in variations or [] if isinstance(one, dict) and isinstance(one.get("text"), str)]
             found.update({str(name): text for text in texts[:1]})
     return found

@@ -45,6 +45,7 @@ class Review:
         self.by = by
         self.damaged = 0
         self.nearest = Nearest(recognizer) if recognizer else None
+        self.reviewed.intents  # noqa: B018 (says what is wrong with the domain before anybody is shown a page)
         self._responses = read_responses(self.project)
         self._typed: Labels = []  # the project's own spoken examples
         self._read: Dict[Path, Tuple[Tuple[int, int], Optional[Recording]]] = {}

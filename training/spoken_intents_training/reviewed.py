@@ -34,6 +34,7 @@ from spoken_intents.files import write_whole
 from spoken_intents.labels import OUT_OF_SCOPE, label_recording
 from spoken_intents.recognizer import NON_SPEECH
 from spoken_intents.recordings import Label, Recording, read_recording
+from spoken_intents_training.answers import answer_to, in_a_form
 from spoken_intents_training.doubts import FALLBACK
 from spoken_intents_training.examples import ExampleFile, project_intents
 
@@ -42,7 +43,7 @@ TESTED = "__tested__"
 STORIES = f"tests/test_{NAME}_stories.yml"
 SCOPE_INTENT = "out_of_scope"  # as Rasa's documentation calls it
 LEARNT_A_TESTED = 3  # callers who are learnt from, for each who is tested with
-HEAD = "# Turns that went wrong – each story ends with one. Add what the bot ought to do then; it stays.\n"
+HEAD = "# Turns that went wrong – each story ends with one, and what the bot ought to do then. What you change stays.\n"
 _COPIES = (NON_SPEECH, OUT_OF_SCOPE, TESTED)
 
 
@@ -195,7 +196,7 @@ class Reviewed:
         if self._is_tested(turn):
             if not went_wrong(turn):
                 return "", "This caller is tested with, so nothing of theirs is learnt."
-            return self._tell(turn, FALLBACK if intent == OUT_OF_SCOPE else intent, call), f"A test story in {STORIES}."
+            return self._tell(turn, FALLBACK if intent == OUT_OF_SCOPE else intent, call)
         if intent == OUT_OF_SCOPE:
             return self._copy(turn, OUT_OF_SCOPE), f"Kept: the domain has no intent {SCOPE_INTENT} that could learn it."
         return self._learn(turn, intent), f"Learnt as {intent} by the next rasa train."
@@ -235,27 +236,30 @@ class Reviewed:
 
     # ------------------------------------------------ test stories
 
-    def _tell(self, turn: Recording, intent: str, call: Sequence[Recording]) -> str:
-        """Adds a story that ends with the turn, heard as `intent`, and begins with the call where all was right before."""
+    def _tell(self, turn: Recording, intent: str, call: Sequence[Recording]) -> Tuple[str, str]:
+        """Adds a story that ends with the turn, heard as `intent`, and its answer, and begins with the call where all was right
+        before, and no form had asked, in which the answer would be another one."""
         before = [one for one in call if one.about.turn < turn.about.turn]
         steps = [step for one in [*before, turn] for step in steps_of(one)]
         own = max(number for number, step in enumerate(steps) if str(step.get("user", "")).strip() == turn.file.as_posix())
         steps = steps[: own + 1]
         users = [str(step["user"]).strip() for step in steps if "user" in step]
         whole = len(users) == turn.about.turn and not any(user.startswith("live/") for user in users)
-        if not whole or any(went_wrong(one) for one in before):
+        if not whole or any(went_wrong(one) for one in before) or in_a_form(steps):
             before, steps = [], steps[own:]
         places = {one.file.as_posix(): self._copy(one, TESTED) for one in [*before, turn]}
         reference = places[turn.file.as_posix()]
+        answer = answer_to(self.project, intent)
         told = [_step(step, places) for step in steps]
         told[-1]["intent"] = intent
         story = {
             "story": f"call {turn.about.call_id}, turn {turn.about.turn}: {turn.about.acted_on} was {intent}",
             "metadata": {"recording": turn.file.stem},
-            "steps": told,
+            "steps": [*told, *answer],
         }
         self._change_stories(lambda stories: [*(one for one in stories if _own_clip(one) != reference), story])
-        return reference
+        missing = "" if answer else " Add to it what the bot ought to do: neither a rule nor a story says."
+        return reference, f"A test story in {STORIES}.{missing}"
 
     def _in_story(self, turn: Recording) -> bool:
         return (self._folder / TESTED / turn.file.name).is_file()
@@ -358,6 +362,6 @@ def _without(story: Any, reference: str) -> Any:
 def _yaml() -> YAML:
     """Keeps comments and order, as people may have edited the file."""
     yaml = YAML()
-    yaml.width = 200
+    yaml.width = 200  # type: ignore[assignment]
     yaml.allow_unicode = True
     return yaml
