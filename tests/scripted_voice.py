@@ -128,9 +128,7 @@ class ScriptedVoice:
         return web.Response(body=path.read_bytes(), headers={**headers(request.host), "Content-Type": TYPES[path.suffix]})
 
     async def _status(self, request: web.Request) -> web.Response:
-        return web.json_response(
-            {"recognizer": self.recognizer, "speech": self.speech, "token": bool(self.token), "correct": False}
-        )
+        return web.json_response({"recognizer": self.recognizer, "speech": self.speech, "token": bool(self.token)})
 
     async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(max_msg_size=2**20)

@@ -166,8 +166,6 @@ def test_it_is_off_where_nobody_asked_for_it() -> None:
             for method in ("GET", "POST"):
                 async with http.request(method, f"{url}/correct") as answer:
                     assert answer.status in (404, 405)
-            async with http.get(f"{url}/status") as answer:
-                assert (await answer.json())["correct"] is False
 
     assert VoiceSettings().correct is False
     scene(scenario, voice(correct=False))

@@ -139,8 +139,7 @@ class VoiceInput(ConnectionInput):
         async def status(request: Request) -> HTTPResponse:
             speech = self.speech.name if self.speech else "browser" if self.settings.speech == "browser" else "none"
             hears, guarded = recognizer_of(request.app) is not None, self.settings.is_guarded
-            told = {"recognizer": hears, "speech": speech, "token": guarded, "correct": self.settings.correct}
-            return json_response(told)
+            return json_response({"recognizer": hears, "speech": speech, "token": guarded})
 
         @voice.post("/webhook", stream=True)  # whose body is read when it is known that it may come
         async def recording(request: Request) -> HTTPResponse:
