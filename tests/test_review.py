@@ -318,7 +318,7 @@ def test_turns_are_labelled_by_keyboard_alone(project: Path) -> None:
         server = ReviewServer(reviewing(Ear()))
         server.listen()
         async with TestServer(server.page.app, port=0) as serving, Chromium() as browser:
-            url = f"http://127.0.0.1:{serving.port}/#{server.page.token}"
+            url = f"http://127.0.0.1:{serving.port}/#token={server.page.token}"
             page = await browser.open(url)
 
             async def press(key: str) -> None:
@@ -377,7 +377,7 @@ def test_a_recording_that_is_deleted_under_the_reviewer(project: Path) -> None:
     async def body() -> None:
         server = ReviewServer(reviewing())
         async with TestServer(server.page.app, port=0) as serving, Chromium() as browser:
-            page = await browser.open(f"http://127.0.0.1:{serving.port}/#{server.page.token}")
+            page = await browser.open(f"http://127.0.0.1:{serving.port}/#token={server.page.token}")
             await page.until("document.querySelectorAll('#turns li').length === 4")
             gone = await selected(page)
             os.unlink(Path("recordings") / gone)
@@ -385,5 +385,9 @@ def test_a_recording_that_is_deleted_under_the_reviewer(project: Path) -> None:
             await page.sees("#notice", "is gone: somebody removed it")
             await page.until("document.querySelectorAll('#turns li').length === 3")
             assert await selected(page) not in ("", gone) and examples() == {}
+            await page.until("document.querySelectorAll('#lines li').length > 0")
+            await page.sees("#notice", "is gone: somebody removed it")
+            await page.press_key("j", 0)
+            await page.until("document.querySelector('#notice').textContent === ''")
 
     asyncio.run(asyncio.wait_for(body(), 120))

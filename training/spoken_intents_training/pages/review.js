@@ -52,6 +52,7 @@ function refilter(id) {
 function row(turn) {
   const made = element("li", { role: "option", id: turn.id, "aria-selected": "false" });
   made.addEventListener("click", () => {
+    notice("");
     select(turn);
     list.focus();
   });
@@ -148,14 +149,13 @@ async function label(intent) {
 
 /** Has the server keep a label, or take it away (null); false where it does not, and the page says why. */
 async function keep(turn, intent, undoing = false) {
+  notice("");
   busy = true;
   const before = turn.label;
   const told = await attempt(() => ask("api/label", { id: turn.id, intent, before }));
   busy = false;
   if (!told) {
-    const words = at("notice").textContent;
     await read(); // somebody else may have labelled it, or removed the recording
-    notice(words);
     return false;
   }
   if (!undoing) labels.push({ id: turn.id, intent: before?.intent ?? null });
@@ -207,6 +207,7 @@ function pressed(event) {
   const choice = /^[1-9]$/.test(key) ? view.choices[Number(key) - 1] : undefined;
   if (!KEYS[key] && choice === undefined) return;
   event.preventDefault();
+  notice("");
   if (choice !== undefined) label(choice);
   else KEYS[key]();
 }
@@ -217,12 +218,10 @@ function notice(text) {
   at("notice").textContent = text;
 }
 
-/** What `work` gives; undefined where it fails, and the page says why. */
+/** What `work` gives; undefined where it fails, and the page says why, until somebody does something. */
 async function attempt(work) {
   try {
-    const given = await work();
-    notice("");
-    return given;
+    return await work();
   } catch (error) {
     notice(error instanceof DOMException ? "The recording cannot be played by this browser." : error.message);
     return undefined;
