@@ -146,23 +146,25 @@ def coffee(
     """Coffee orders: accuracy on the real test part, and without a real clip also on every real one."""
     recipe = load_recipe("default")
     task = {"base_model": Path(base_model).name, "sentences": sentences, "per_sentence": per_sentence}
-    results = Results("synthetic_coffee", [recipe], **task)
+    results, manifest = Results("synthetic_coffee", [recipe], **task), speech / "coffee/manifest.csv"
     few = Results("few_coffee", [recipe], look_up=True, base_model=Path(base_model).name)
     learnt, tested = train_part(speech, "coffee"), test_part(speech, "coffee")
-    for seed, point, name in product(range(draws), points.split(","), voices.split(",")):
-        key = {"set": "coffee", "voices": name, "an_intent": point, "draw": seed}
-        if (name == "none" and point == "0") or results.find(**key, recipe=identity(recipe)):
-            continue
-        same = few.find(set="coffee", an_intent=point, draw=seed, method="default") if name == "none" else None
-        if same:  # a test part is heard once for a recipe
-            results.add(key, without(same, "set", "an_intent", "draw", "method", "commit"))
-            continue
+    for seed, name in product(range(draws), voices.split(",")):
         with tempfile.TemporaryDirectory() as folder:
-            texts = orders(speech / "coffee/manifest.csv", sentences, seed)
-            clips = [*spoken(texts, name, per_sentence, Path(folder))] if name != "none" else []
-            real = draw(learnt, int(point), seed) if point != "0" else []
-            parts = {"clean": tested} if real else {"clean": tested, "all": learnt + tested}
-            results.add(key, heard([*clips, *real], base_model, load_recipe("default", seed=seed), parts))
+            clips: List[Clip] = []
+            for point in points.split(","):
+                key = {"set": "coffee", "voices": name, "an_intent": point, "draw": seed}
+                if (name == "none" and point == "0") or results.find(**key, recipe=identity(recipe)):
+                    continue
+                same = few.find(set="coffee", an_intent=point, draw=seed, method="default") if name == "none" else None
+                if same:  # a test part is heard once for a recipe
+                    results.add(key, without(same, "set", "an_intent", "draw", "method"))
+                    continue
+                if name != "none" and not clips:
+                    clips = [*spoken(orders(manifest, sentences, seed), name, per_sentence, Path(folder))]
+                real = draw(learnt, int(point), seed)
+                parts = {"clean": tested} if real else {"clean": tested, "all": learnt + tested}
+                results.add(key, heard([*clips, *real], base_model, load_recipe("default", seed=seed), parts))
 
 
 @app.command()

@@ -77,11 +77,27 @@ def main() -> None:
             cells = [[row["clean"] for row in rows if (row["an_intent"], row["method"]) == (point, method)] for method in methods]
             print(f"| {point} | {' | '.join(map(mean_and_interval, cells))} |")
         print()
+    synthetic()
     bases()
     endpoints()
     for performance in (classify, front_end, start, answers, load):
         performance()
         print()
+
+
+def synthetic() -> None:
+    """Real speech heard by what learnt from synthetic speech, from a few real clips, and from both."""
+    rows = rows_of("synthetic_coffee")
+    voices = list(dict.fromkeys(row["voices"] for row in rows))
+    print(f"| coffee: real clips a drink | {' | '.join(voices)} |\n|---|{'---|' * len(voices)}")
+    for point in sorted({row["an_intent"] for row in rows}, key=int):
+        cells = [[row["clean"] for row in rows if (row["an_intent"], row["voices"]) == (point, name)] for name in voices]
+        print(f"| {point} | {' | '.join(map(mean_and_interval, cells))} |")
+    for row in rows:
+        if "all" in row:
+            print(f"{row['voices']}, draw {row['draw']}: {row['all']:.1%} of all {row['tested']['all']}", end="; ")
+    bank = [row["clean"] for row in rows_of("synthetic_bundled")]
+    print(f"\nbundled: {mean_and_interval(bank)}\n")
 
 
 def endpoints() -> None:

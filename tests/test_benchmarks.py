@@ -1,5 +1,6 @@
 """What benchmarks/ adds to the package: the variants that were tried, and the tables made from results."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import peers
 import pytest
 import shapes
 import start
+import synthetic
 import tables
 import timing
 import torch
@@ -153,13 +155,23 @@ def test_tables_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
             ("adaptive", "an4, words", [None]),
         )
     ]
-    made = {"few_an4": few, "bases_an4": bases, "ablation_an4": ablation, "probes": probes, "endpoints": turn_ends}
+    alone = {"an_intent": "0", "draw": 0, "all": 0.75, "tested": {"clean": 4, "all": 8}}
+    spoken = [{"voices": "espeak", "clean": 0.5, **alone}, {"voices": "none", "clean": 0.25, "an_intent": "10", "draw": 0}]
+    made = {
+        "synthetic_coffee": spoken,
+        "few_an4": few,
+        "bases_an4": bases,
+        "ablation_an4": ablation,
+        "probes": probes,
+        "endpoints": turn_ends,
+    }
     for name, rows in made.items():
         (tmp_path / "results" / f"{name}.json").write_text(json.dumps({"rows": rows}))
     tables.main()
     said = capsys.readouterr().out
     assert "| 5 | 90.0% ± 24.8% |" in said
     assert "| an4 | 50.0% | 80.0% | 90.0% | 75% |" in said
+    assert "| 0 | 50.0% | not run |\n| 10 | not run | 25.0% |\nespeak, draw 0: 75.0% of all 8" in said
     assert "| mean | 60.0% |" in said
     assert "| default | 85.0% (2) | 50.0% (2) |" in said
     assert "| no noise | -5.0 | +10.0 |" in said, "from the default with the same seed"
@@ -182,6 +194,24 @@ def test_a_table_of_bases_that_are_not_all_measured(
 
 
 # ---------------------------------------------------------------- turn ends
+
+
+def test_orders_are_made_of_what_the_train_part_has_only(tmp_path: Path) -> None:
+    slots = {"coffeeDrink": "iced tea", "size": "huge", "roast": "pale roast", "numberOfShots": "no shot"}
+    rows = [
+        ("iced_tea", {**slots, "milkAmount": " oat milk", "sugarAmount": "salt"}, "train"),
+        ("iced_tea", {**slots, "size": "secret"}, "test"),
+        ("secret", {"coffeeDrink": "secret"}, "test"),
+    ]
+    manifest = tmp_path / "manifest.csv"
+    with manifest.open("w", newline="") as file:
+        csv.writer(file).writerows([("intent", "slots", "split"), *((name, json.dumps(said), part) for name, said, part in rows)])
+    orders = synthetic.orders(manifest, 50, 0)
+    texts = [text for _, text in orders]
+    assert len(set(orders)) == 50 and {intent for intent, _ in orders} == {"iced_tea"}
+    assert all("iced tea" in text for text in texts) and not any("secret" in text or "  " in text for text in texts)
+    assert all(any(said in text for text in texts) for said in ("huge", "pale roast", "no shot", "oat milk", "salt"))
+    assert orders == synthetic.orders(manifest, 50, 0) != synthetic.orders(manifest, 50, 1)
 
 
 def test_the_end_of_turn_output_leaves_results_their_recipe() -> None:
