@@ -20,6 +20,7 @@ from spoken_intents_training.dataset import (
     held_out_by,
     hold_out,
     intent_counts,
+    of_calls_again,
     read_all_samples,
     read_clips,
     read_samples,
@@ -542,3 +543,32 @@ def test_a_bundled_base_model_is_found_by_name() -> None:
     assert "whisper-mini" in bundled_base_models()
     assert (Path(base_model_source("whisper-mini")) / "model.safetensors").is_file()
     assert base_model_source("openai/whisper-base.en") == "openai/whisper-base.en"
+
+
+# ---------------------------------------------------------------- of reviewed calls
+
+
+def test_what_the_bot_heard_is_read(project: Path) -> None:
+    listed = "nlu:\n- intent: balance\n  examples:\n  - {text: audio/balance/1.wav, metadata: {heard: freeze}}\n"
+    assert [one.heard for one in read_clips(write(project / "data/nlu_reviewed.yml", listed))] == ["freeze"]
+    table = "path,intent,heard\naudio/balance/1.wav,balance,freeze\naudio/freeze/1.wav,freeze,\n"
+    assert [one.heard for one in read_clips(write(project / "clips.csv", table))] == ["freeze", ""]
+
+
+@pytest.mark.parametrize(
+    ("others", "calls", "share", "times"),
+    [
+        (500, 20, 0.2, 5),
+        (500, 50, 0.2, 2),
+        (500, 3, 0.2, 5),
+        (500, 400, 0.2, 1),
+        (0, 20, 0.2, 1),
+        (500, 20, 0.0, 1),
+        (500, 0, 0.2, 1),
+    ],
+)
+def test_few_calls_are_learnt_more_often(others: int, calls: int, share: float, times: int) -> None:
+    clips = [Clip(Path(f"{i}.wav"), "a", str(i), heard="" if i < others else "b") for i in range(others + calls)]
+    again = of_calls_again(clips, share)
+    assert Counter(again) == {clip: times - 1 for clip in clips if clip.heard and times > 1}
+    assert len(again) + calls <= max(calls, share * others)

@@ -87,6 +87,17 @@ def test_it_learns_and_is_told_in_model_json(model: Path, clips: List[Clip]) -> 
     assert sum(intent == clip.intent for intent, clip in zip(heard, clips)) >= 20
 
 
+def test_clips_of_calls_are_learnt_more_often(
+    tiny_base: str, clips: List[Clip], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    called = [replace(clip, heard="high") if index < 2 else clip for index, clip in enumerate(clips)]
+    described = train(called, tiny_base, replace(QUICK, calls_share=0.2), tmp_path / "model")
+    assert described["data"]["of_calls_again"] == 2, "two of 22, and once more"
+    assert len(described["log"]) == math.ceil(26 / QUICK.batch_size)
+    assert len(set(described["data"]["learnt"])) == len(described["data"]["learnt"]) == 24
+    assert "on 24 clips of 2 intents, those of reviewed calls several times; 0 clips" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_log_tells_of_every_step(model: Path) -> None:
     log = json.loads((model / "model.json").read_text())["log"]
     examples = 22 + 12 - 2  # held out: two clips, two of the twelve noises

@@ -263,13 +263,13 @@ class SpokenIntentClassifier(GraphComponent):
 
 
 def spoken_examples(training_data: TrainingData) -> List[Tuple[str, str, Dict[str, str]]]:
-    """(reference, intent, {transcript, speaker}) of every spoken example that `SpokenMessages` found."""
+    """(reference, intent, {transcript, speaker, heard}) of every spoken example that `SpokenMessages` found."""
     found = []
     for message in training_data.training_examples:
         if message.get(AUDIO) and message.get(INTENT):
             metadata = (message.get(METADATA) or {}).get("example")
             metadata = metadata if isinstance(metadata, dict) else {}
-            known = {key: str(metadata.get(key) or "") for key in ("transcript", "speaker")}
+            known = {key: str(metadata.get(key) or "") for key in ("transcript", "speaker", "heard")}
             found.append((message.get(AUDIO), message.get(INTENT), known))
     return found
 

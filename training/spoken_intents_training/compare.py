@@ -238,9 +238,7 @@ def compare(
     """
     ears, warnings = (old, new), []
     digests = [set(ear.learnt or ()) for ear in ears]
-    learnt_by = {
-        clip.path: [file_digest(clip.path) in digest for digest in digests] for clip in (*clips, *out_of_scope, *noises)
-    }
+    learnt_by = {clip.path: [file_digest(clip.path) in digest for digest in digests] for clip in (*clips, *out_of_scope, *noises)}
 
     def is_learnt(clip: Clip) -> bool:
         return any(learnt_by[clip.path])

@@ -22,13 +22,19 @@ from spoken_intents.utterances import is_audio_reference
 
 SILENCE = 1e-4  # a peak of -80 dB: nothing was recorded
 FEW = 10  # clips an intent
+MOST_TIMES = 5  # that a clip of a call is learnt in an epoch
 LARGEST_PART = 3  # at most one of so many clips of an intent is held out
 SHOWN = 10  # problems listed before "and n more"
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One spoken example. `name` is what its author calls it, for messages and reports."""
+    """One spoken example.
+
+    Attributes:
+        name: What its author calls it, for messages and reports.
+        heard: What the bot heard in it, where it is a turn of a call that somebody has reviewed.
+    """
 
     path: Path
     intent: str
@@ -36,6 +42,7 @@ class Clip:
     speaker: str = ""
     transcript: str = ""
     split: str = ""
+    heard: str = ""
 
     @property
     def told(self) -> str:
@@ -44,7 +51,7 @@ class Clip:
 
 
 def read_clips(file: Path, require: bool = True) -> List[Clip]:
-    """The spoken examples of an nlu.yml or a CSV (columns path, intent; optional speaker, transcript, split), or of test stories.
+    """The spoken examples of an nlu.yml or a CSV (columns path, intent; optional speaker, transcript, split, heard), or of test stories.
 
     Args:
         require: Whether every clip has to be there.
@@ -88,7 +95,7 @@ def _from_rows(file: Path, rows: "csv.DictReader[str]") -> Iterator[Clip]:
     for row in rows:
         if not row["path"] or not row["intent"]:
             raise DataError(f"{file}, line {rows.line_num}: path and intent must both be given.")
-        extra = {key: row.get(key) or "" for key in ("speaker", "transcript", "split")}
+        extra = {key: row.get(key) or "" for key in ("speaker", "transcript", "split", "heard")}
         yield Clip(file.parent / row["path"], row["intent"], row["path"], **extra)
 
 
@@ -105,7 +112,7 @@ def _from_nlu(file: Path) -> Iterator[Clip]:
             continue
         for text, metadata in each_example(block.get("examples") or [], f"{file}, intent {block['intent']}"):
             if is_audio_reference(text):
-                extra = {key: str(metadata.get(key) or "") for key in ("speaker", "transcript")}
+                extra = {key: str(metadata.get(key) or "") for key in ("speaker", "transcript", "heard")}
                 yield Clip(_beside(file, text), str(block["intent"]), text, **extra)
     yield from _from_stories(file, content.get("stories") if isinstance(content, dict) else None)
 
@@ -274,6 +281,18 @@ def _take(clips: Sequence[Clip], group_of: Callable[[Clip], str], wanted: int, r
         if len(taken) < wanted and len(more) <= math.ceil(1.5 * wanted) and spared:
             taken = more
     return taken if 2 * len(taken) >= wanted else []
+
+
+def of_calls_again(clips: Sequence[Clip], share: float) -> List[Clip]:
+    """Clips of reviewed calls, as often as they are to be learnt beside the one time that they are among `clips`.
+
+    They are few beside what the bot began with, and of those who really call: learnt once an epoch as all others, twenty of them
+    taught a bot of 500 clips nothing. In all they make up at most `share` of the others, and none is learnt more than
+    `MOST_TIMES` times.
+    """
+    calls = [clip for clip in clips if clip.heard]
+    times = min(MOST_TIMES, int(share * (len(clips) - len(calls)) / len(calls))) if calls else 1
+    return calls * max(0, times - 1)
 
 
 def intent_counts(clips: Iterable[Clip]) -> Dict[str, int]:

@@ -15,7 +15,7 @@ from spoken_intents.errors import ConfigError, DivergedError
 from spoken_intents.recognizer import NON_SPEECH, softmax
 from spoken_intents_training.batches import Examples
 from spoken_intents_training.card import CARD, CURVES, model_card, of_whom, threshold_advice
-from spoken_intents_training.dataset import Clip, held_out_by, hold_out, intent_counts, read_all_samples
+from spoken_intents_training.dataset import Clip, held_out_by, hold_out, intent_counts, of_calls_again, read_all_samples
 from spoken_intents_training.export import Files, export, load_weights
 from spoken_intents_training.fitting import begin_with_head, predict, some_of_each
 from spoken_intents_training.loop import clips_a_process, console, is_first_process, last_checkpoint, run
@@ -78,12 +78,14 @@ def train(
     freeze(model, recipe.frozen_layers)
     learnt_clips, held_clips = hold_out(clips, recipe.held_out_share, recipe.seed)
     held_noises = round(len(noises) * recipe.held_out_share) if held_clips else 0
-    learnt_files, held_files = [*learnt_clips, *noises[held_noises:]], [*held_clips, *noises[:held_noises]]
+    again = of_calls_again(learnt_clips, recipe.calls_share)
+    learnt_files, held_files = [*learnt_clips, *again, *noises[held_noises:]], [*held_clips, *noises[:held_noises]]
     learnt, held_out = read_examples(learnt_files, held_files, labels, recipe, model.config.num_mel_bins)
     shared_out = {
         "held_out": len(held_clips),
         "held_out_by": held_out_by(learnt_clips, held_clips),
         "without_speaker": sum(not clip.speaker for clip in clips),
+        "of_calls_again": len(again),
     }
     _tell_what_begins(base_model, labels, learnt, shared_out)
     log = _fit(model, learnt, recipe, continue_from is None, checkpoints, tensorboard)
@@ -102,7 +104,7 @@ def train(
         "data": {
             "clips": counts,
             "fingerprint": files_fingerprint([clip.path for clip in (*clips, *noises)]),
-            "learnt": [file_digest(clip.path) for clip in learnt_files],
+            "learnt": [file_digest(clip.path) for clip in (*learnt_clips, *noises[held_noises:])],
             **shared_out,
         },
         "log": log,
@@ -121,10 +123,12 @@ def _warn_of_lone(counts: Dict[str, int]) -> None:
 
 
 def _tell_what_begins(base_model: str, labels: Sequence[str], learnt: Examples, data: Dict[str, Any]) -> None:
-    speech = sum(labels[target] != NON_SPEECH for target in learnt.targets)
-    noises = f" and {len(learnt) - speech} noises" if NON_SPEECH in labels else ""
+    heard = sum(labels[target] != NON_SPEECH for target in learnt.targets)
+    noises = f" and {len(learnt) - heard} noises" if NON_SPEECH in labels else ""
+    speech = heard - data["of_calls_again"]
+    calls = ", those of reviewed calls several times" if data["of_calls_again"] else ""
     console.print(
-        f"Fine-tuning [bold]{escape(base_model)}[/] on {speech} clips of {len(set(labels) - {NON_SPEECH})} intents{noises}; "
+        f"Fine-tuning [bold]{escape(base_model)}[/] on {speech} clips of {len(set(labels) - {NON_SPEECH})} intents{noises}{calls}; "
         f"{data['held_out']} clips held out{of_whom(data)}."
     )
 

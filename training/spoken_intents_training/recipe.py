@@ -38,6 +38,8 @@ class Recipe:
         non_speech_share: Clips of noise made for the reserved non-speech output, as a share of the clips, at least
             12; 0: none, and the output is never the answer.
         held_out_share: Share of the clips that is not trained on, to measure accuracy and fit the temperature.
+        calls_share: Clips of reviewed calls are learnt again and again, at most five times in each epoch, until they are
+            this share of all others, see `dataset.of_calls_again`; 0: once, as all.
         turn_end: Whether the model also learns to tell whether what was said is complete, see ``turn_end``.
         seed: Of everything random.
     """
@@ -56,6 +58,7 @@ class Recipe:
     precision: str
     non_speech_share: float
     held_out_share: float
+    calls_share: float
     turn_end: bool
     seed: int
 
@@ -71,7 +74,7 @@ class Recipe:
         require(0 <= self.frozen_layers <= 64, f"frozen_layers takes 0 to 64, got {self.frozen_layers}.")
         require(self.precision in ("auto", "fp32"), f"precision takes auto or fp32, got {self.precision}.")
         require(self.pooling in POOLINGS, f"pooling takes {', '.join(POOLINGS)}, got {self.pooling}.")
-        for name in ("warmup_share", "non_speech_share", "held_out_share"):
+        for name in ("warmup_share", "non_speech_share", "held_out_share", "calls_share"):
             require(0 <= getattr(self, name) < 1, f"{name} takes 0 to below 1, got {getattr(self, name)}.")
         require(0 <= self.weight_decay < math.inf, f"weight_decay takes 0 or more, got {self.weight_decay}.")
         require(0 <= self.max_grad_norm < math.inf, f"max_grad_norm takes 0 (no clipping) or more, got {self.max_grad_norm}.")
