@@ -487,6 +487,7 @@ def test_only_the_edges_import_rasa_and_only_training_imports_torch() -> None:
 def test_rasas_commands_take_speech_unchanged(spoken_project: Path) -> None:
     from conftest import run_rasa
 
+    run_rasa(spoken_project, "data", "validate")
     run_rasa(spoken_project, "data", "split", "nlu", "-u", "data/spoken.yml", "--out", "split")
     run_rasa(spoken_project, "test", "nlu", "-u", "split/test_data.yml", "--no-plot")
     report = json.loads((spoken_project / "results/intent_report.json").read_text())
