@@ -1,5 +1,5 @@
 # One verb for each job. `make demo` is the place to begin.
-.PHONY: setup demo demo-short talk test test-all fuzz test-assistant check bench bench-quick reproduce corpus lock audit clean
+.PHONY: setup demo demo-short talk test test-all fuzz test-assistant check bench bench-quick reproduce corpus pictures lock audit clean
 
 PYTHON := .venv/bin/python
 
@@ -51,6 +51,9 @@ reproduce: setup  ## the reference task: MInDS-14 en-US from openai/whisper-base
 
 corpus: setup     ## speak the sentences again (needs festival, flite)
 	@$(PYTHON) corpus/generate.py
+
+pictures: setup   ## the pictures of the documents, from the running software (needs Chromium; trains the assistant where it is not)
+	@$(PYTHON) scripts/pictures.py
 
 lock: setup       ## pin the dependencies anew
 	$(or $(shell command -v uv),.uv/bin/uv) pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \
