@@ -34,18 +34,18 @@ class Review:
     """
 
     def __init__(self, project: Path, directory: Path, by: str, recognizer: Optional[Recognizer] = None) -> None:
+        self.project = project.resolve()
+        self.directory = directory.resolve()
+        self.reviewed = Reviewed(self.project)
+        self.reviewed.intents  # noqa: B018 (says so where this is no Rasa project)
         if not directory.is_dir():
             raise DataError(
                 f"{directory}: no such directory. Callers are recorded where the channel's settings in credentials.yml name a "
                 "directory (recordings: recordings); name it with --directory."
             )
-        self.project = project.resolve()
-        self.directory = directory.resolve()
-        self.reviewed = Reviewed(self.project)
         self.by = by
         self.damaged = 0
         self.nearest = Nearest(recognizer) if recognizer else None
-        self.reviewed.intents  # noqa: B018 (says what is wrong with the domain before anybody is shown a page)
         self._responses = read_responses(self.project)
         self._typed: Labels = []  # the project's own spoken examples
         self._read: Dict[Path, Tuple[Tuple[int, int], Optional[Recording]]] = {}
