@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Iterable, Iterator, List, Optional, Sequence
+from typing import Iterable, Iterator, List, Optional, Sequence, Set
 
 import typer
 import yaml
@@ -93,9 +93,13 @@ def _tell(made: Made, found: Typed, wanted: Wanted, project: Path) -> None:
     table = Table("intent", box=None)
     for column in ("sentences", "clips", "voices"):
         table.add_column(column, justify="right")
+
+    def texts(intent: str) -> Set[str]:
+        return {text for text, _ in wanted[intent]} - {*made.unsaid}
+
     for intent in [*sorted({one.intent for one in made.examples}), ""]:
         clips = [one for one in made.examples if intent in (one.intent, "")]
-        spoken = sum(len({text for text, _ in places}) for name, places in wanted.items() if intent in (name, ""))
+        spoken = sum(len(texts(name)) for name in wanted if intent in (name, ""))
         table.add_row(escape(intent) or "in all", str(spoken), str(len(clips)), str(len({one.speaker for one in clips})))
     console.print(table)
     unspoken = sum(map(len, found.sentences.values())) - sum(len({text for text, _ in places}) for places in wanted.values())

@@ -6,8 +6,7 @@
         utterance.intent, utterance.words, utterance.voice.speaker
 
 Everything random about an utterance comes from its own seed, so it is the same whatever else is spoken, in whatever order and by
-however many processes. The processes are started by ``spawn``: a script that calls `speak` does so under
-``if __name__ == "__main__":``. What becomes of a project's sentences is in `synthetic`.
+however many processes. What becomes of a project's sentences is in `synthetic`.
 """
 
 import hashlib
@@ -15,12 +14,16 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from types import ModuleType
 from typing import Any, Callable, Deque, Iterable, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
@@ -117,23 +120,49 @@ def in_processes(
     rest = iter(utterances)
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_begin)
     waiting: "Deque[Tuple[Utterance, Future[Any]]]" = deque()
+
+    def take(count: int) -> None:
+        with _nameless_program():
+            waiting.extend((one, pool.submit(_apart, work, one)) for one in islice(rest, count))
+
     try:
-        waiting.extend((one, pool.submit(_apart, work, one)) for one in islice(rest, AHEAD * processes))
+        take(AHEAD * processes)
         while waiting:
             utterance, job = waiting.popleft()
-            wait([job])
+            if isinstance(job.exception(), BrokenProcessPool):
+                raise SpeechError(
+                    f"A process ended while it spoke, at {utterance.words!r:.80} by {utterance.voice} or one of the next."
+                )
             yield utterance, job
-            waiting.extend((one, pool.submit(_apart, work, one)) for one in islice(rest, 1))
+            take(1)
+    except BrokenProcessPool:
+        raise SpeechError("A process ended while it spoke.") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _nameless_program() -> Iterator[None]:
+    """So that processes which start now do not load the program that starts them, of which they need nothing."""
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 def _begin() -> None:
     """A worker ends with the process that started it, also when that is killed, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    parent.join()
+    os._exit(1)
 
 
 def _apart(work: Callable[[Utterance], Any], utterance: Utterance) -> Any:
