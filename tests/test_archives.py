@@ -12,7 +12,7 @@ import pytest
 from spoken_intents import archives
 from spoken_intents.archives import Fallback, model_directory, read_fallback
 from spoken_intents.errors import ModelError
-from spoken_intents.recognizer import Recognition
+from spoken_intents.recognizer import Recognition, Recognizer
 
 MODEL = "components/train_spoken_intents.nlu.SpokenIntentClassifier4/"
 
@@ -94,6 +94,9 @@ def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ModelError, match=f"{file.name}: no model's directory, and no archive of `rasa train`"):
             with model_directory(file):
                 pass
+    with pytest.raises(ModelError, match="missing.tar.gz: no such file"):
+        with model_directory(tmp_path / "missing.tar.gz"):
+            pass
     silent = archive(tmp_path / "silent.tar.gz", {"metadata.json": metadata()})
     with pytest.raises(ModelError, match="holds no SpokenIntentClassifier that was trained"):
         with model_directory(silent):
@@ -131,3 +134,10 @@ def test_it_asks_back_as_rasa_does(confidences: "tuple[float, ...]", asked: bool
     message = Message({INTENT: heard.as_rasa()[0], INTENT_RANKING_KEY: heard.as_rasa()})
     FallbackClassifier(FallbackClassifier.get_default_config()).process([message])
     assert (message.get(INTENT)["name"] == "nlu_fallback") == asked
+
+
+def test_what_rasa_train_leaves(spoken_project: Path) -> None:
+    with model_directory(spoken_project / "models") as directory:
+        assert read_fallback(directory) == Fallback(0.5)
+        recognizer = Recognizer(directory)
+    assert {"greet", "goodbye", "affirm", "deny"} < set(recognizer.labels)

@@ -45,8 +45,10 @@ def model_directory(model: Path) -> Iterator[Path]:
             which the newest archive is taken, as Rasa does.
 
     Raises:
-        ModelError: An archive that cannot be read, or without a spoken model.
+        ModelError: No such archive, or one that cannot be read, or is without a spoken model.
     """
+    if model.name.endswith(SUFFIX) and not model.exists():
+        raise ModelError(f"{model}: no such file. `rasa train` writes archives to models/.")
     archive = newest_archive(model) if model.is_dir() and not (model / MODEL_JSON).exists() else model
     if archive is None or not archive.is_file():
         yield model
