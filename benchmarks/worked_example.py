@@ -27,17 +27,16 @@ from bench import HERE, PROJECT, console, save
 from rasa.cli import scaffold
 
 sys.path.insert(0, str(HERE.parent / "scripts"))
-from assistant import BIN, QUIET, Assistant  # noqa: E402
-
-from spoken_intents.audio import SAMPLE_RATE  # noqa: E402
-from spoken_intents.speech import EspeakEngine  # noqa: E402
+from assistant import BIN, QUIET, Assistant
+from spoken_intents.audio import SAMPLE_RATE
+from spoken_intents.speech import EspeakEngine
 
 app = typer.Typer(add_completion=False, help=__doc__)
 DOCUMENT = HERE.parent / "docs/worked-example.md"
 SENTENCES = HERE.parent / "corpus/sentences"
 INTENTS = ("greet", "goodbye", "affirm", "deny")  # of `rasa init`, for which there are clips
 OLD_VOICES = ("en-us", "en-gb+f3", "en-029+m5", "en-gb-scotland+klatt", "en-us+Annie", "en-gb-x-rp+john")  # some that are learnt
-NEW_VOICE = "es+whisper"  # whispers, and reads English as if it were Spanish
+NEW_VOICE, SLOWER = "en-us+whisper", 0.65  # whispers, slowly and deep: what espeak says, played at so much of its speed
 CALLS = 5  # of each intent
 PIPELINE = """
 assistant_id: bot
@@ -75,7 +74,9 @@ def bot(project: Path) -> None:
     (project / "config.yml").write_text(PIPELINE)
     (project / "credentials.yml").write_text(CREDENTIALS)
     bundled = list(_bundled(project))
-    listed = {intent: [row["path"] for row in bundled if (row["intent"], row["split"]) == (intent, "train")] for intent in INTENTS}
+    listed = {
+        intent: [row["path"] for row in bundled if (row["intent"], row["split"]) == (intent, "train")] for intent in INTENTS
+    }
     blocks = [{"intent": intent, "examples": "".join(f"- {path}\n" for path in paths)} for intent, paths in listed.items()]
     (project / "data/nlu_spoken.yml").write_text(yaml.safe_dump({"version": "3.1", "nlu": blocks}))
     apart = _sentences("test")
@@ -83,8 +84,10 @@ def bot(project: Path) -> None:
     _write_csv(project / "old_voices.csv", [*(row for row in bundled if row["split"] == "test"), *known])
     _write_csv(project / "new_voice.csv", list(_spoken(project, "new_voice", apart, [NEW_VOICE])))
     (project / "calls").mkdir()
-    learnt = _sentences("train")
-    for number, (intent, sentence) in enumerate(said for turn in range(CALLS) for said in learnt[turn :: len(learnt) // 4]):
+    longer = [said for said in _sentences("train") if len(said[1].split()) >= 3]
+    each = {intent: [said for said in longer if said[0] == intent] for intent in INTENTS}
+    turns = [each[intent][turn * len(each[intent]) // CALLS] for turn in range(CALLS) for intent in INTENTS]
+    for number, (intent, sentence) in enumerate(turns):
         soundfile.write(project / f"calls/{number + 1:02}-{intent}.wav", _speech(sentence, NEW_VOICE), SAMPLE_RATE)
 
 
@@ -119,7 +122,8 @@ def _spoken(project: Path, name: str, said: Sequence[Said], voices: Sequence[str
 
 def _speech(sentence: str, voice: str) -> np.ndarray:
     engine = EspeakEngine(voice)
-    samples = soxr.resample(engine.synthesize(sentence), engine.sample_rate, SAMPLE_RATE)
+    played_at = engine.sample_rate * (SLOWER if voice == NEW_VOICE else 1)
+    samples = soxr.resample(engine.synthesize(sentence), played_at, SAMPLE_RATE)
     return np.pad(0.5 * samples / np.abs(samples).max(), SAMPLE_RATE // 4)
 
 
@@ -183,7 +187,9 @@ def _call(words: List[str], where: Path) -> None:
     if words[0] != "rasa":
         console.print(done.stdout, markup=False)
     if done.returncode:
-        raise RuntimeError(f"{shlex.join(words)} ended with {done.returncode}:\n{done.stdout}\n{(where / 'log.txt').read_text()[-2000:]}")
+        raise RuntimeError(
+            f"{shlex.join(words)} ended with {done.returncode}:\n{done.stdout}\n{(where / 'log.txt').read_text()[-2000:]}"
+        )
 
 
 def _review(project: Path) -> None:

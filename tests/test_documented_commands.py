@@ -29,6 +29,8 @@ DOCUMENTS = [
 RUN_BY = {
     "recognizer-server.md": "test_remote.py::test_the_commands_in_the_docs_make_what_is_asked_for",
     "scaling.md": "test_scaling.py",
+    "worked-example.md": "test_worked_example.py",
+    "python benchmarks/worked_example.py": "test_worked_example.py",
     "curl": "test_documented_commands.py::test_a_running_server_takes_what_is_for_it",
     "export PROMETHEUS_MULTIPROC_DIR": "test_monitoring.py::test_several_processes_count_together_and_a_killed_ones_calls_are_over",
     "spoken-intents recordings": "test_recordings.py",
