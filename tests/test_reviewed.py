@@ -107,11 +107,25 @@ def test_recordings_of_earlier_versions_are_read(project: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"ranking": "x"}, {"ranking": [["a"]]}, {"ranking": [[1, 2]]}, {"steps": [1]}, {"confidence": "1"}]
-)
+    "wrong",
+    [
+        {"ranking": "x"}, {"ranking": [["a"]]}, {"ranking": [[1, 2]]}, {"ranking": [["a", float("nan")]]}, {"steps": [1]},
+        {"confidence": "1"}, {"confidence": float("nan")}, {"confidence": 1e308}, {"non_speech": -0.1}, {"interrupted": "x"},
+        {"sender": None}, {"call_id": 7}, {"time": 5}, {"intent": None}, {"turn": "1"}, {"label": {"intent": 5, "by": "", "time": ""}},
+    ],
+)  # fmt: skip
 def test_what_nobody_wrote_is_no_recording(project: Path, wrong: Dict[str, Any]) -> None:
     with pytest.raises(AudioError, match="is no recording of a call, or damaged"):
         recorded(replace(ABOUT, **wrong))
+
+
+@pytest.mark.parametrize("comment", ["5", "null", '"x"', "[" * 100_000], ids=["number", "null", "text", "deep"])
+def test_a_file_with_another_comment_is_no_recording(tmp_path: Path, comment: str) -> None:
+    with soundfile.SoundFile(tmp_path / "a.flac", "w", SAMPLE_RATE, 1) as flac:
+        flac.comment = comment
+        flac.write(SAMPLES)
+    with pytest.raises(AudioError, match="is no recording of a call, or damaged"):
+        read_recording(tmp_path / "a.flac")
 
 
 def test_of_two_who_label_a_turn_the_second_is_told(project: Path) -> None:

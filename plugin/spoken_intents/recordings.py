@@ -174,16 +174,27 @@ def read_recording(file: Path) -> Recording:
     try:
         with open_regular(file) as opened, soundfile.SoundFile(opened) as flac:
             return Recording(file, _about(flac.comment), flac.frames / flac.samplerate)
-    except (OSError, soundfile.LibsndfileError, ValueError, TypeError) as error:
+    except (OSError, soundfile.LibsndfileError, ValueError, TypeError, RecursionError) as error:
         raise AudioError(f"{file}: is no recording of a call, or damaged ({error}).") from None
 
 
 def _about(comment: str) -> About:
     known = json.loads(comment)
+    if not isinstance(known, dict):
+        raise ValueError("its comment holds nothing by name")
     label = known.pop("label", None)
     about = About(**known, label=None if label is None else Label(**label))
-    pairs = all(isinstance(one, list) and [type(value) for value in one] in _RANKED_AS for one in about.ranking)
-    if not (pairs and isinstance(about.confidence, (int, float)) and all(isinstance(step, dict) for step in about.steps)):
+    texts = [about.sender, about.call_id, about.channel, about.time, about.intent, about.reference]
+    texts += [] if about.label is None else [about.label.intent, about.label.by, about.label.time]
+    as_written = (
+        all(isinstance(text, str) for text in texts)
+        and type(about.turn) is int
+        and isinstance(about.interrupted, bool)
+        and all(isinstance(step, dict) for step in about.steps)
+        and all(isinstance(one, list) and [type(value) for value in one] in _RANKED_AS for one in about.ranking)
+        and all(0 <= value <= 1 for value in (about.confidence, about.non_speech, *(value for _, value in about.ranking)))
+    )
+    if not as_written:
         raise ValueError("its comment is not what was written")
     return about
 
