@@ -15,6 +15,7 @@ from spoken_intents import recordings as recordings_module
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.cli import typed
 from spoken_intents.cli_recordings import REVIEWED as FOLDER
+from spoken_intents.cli_recordings import shown_as
 from spoken_intents.errors import AudioError, DataError
 from spoken_intents.labels import OUT_OF_SCOPE, label_recording
 from spoken_intents.recognizer import NON_SPEECH
@@ -430,12 +431,36 @@ def test_everything_of_a_caller_is_forgotten(project: Path) -> None:
     for sender, label in (("a", NON_SPEECH), ("a", OUT_OF_SCOPE), ("zoe", NON_SPEECH)):
         (turn,) = recorded(*turns(sender, "balance"))[-1:]
         reviewed.label(turn, label, "rita")
-    assert len(reviewed.forget(lambda sender: sender == "a")) == 3
+    assert len(reviewed.forget("a")) == 3
     assert {one.speaker for one in read_examples(Path("data/nlu_reviewed.yml"))} == {"b", "c"}
     assert len(stories()) == 1
-    assert len(reviewed.forget(lambda sender: sender == "dora")) == 2
+    assert len(reviewed.forget("dora")) == 2
     assert stories() == [] and len(list(Path(FOLDER).rglob("*.flac"))) == 3, "of b, c and zoe"
-    assert reviewed.forget(lambda sender: sender == "nobody") == []
+    assert reviewed.forget("nobody") == []
+
+
+@pytest.mark.parametrize(
+    "sender", ["\ud800x", "back\\slash", "${HOME}", "- a: b\n# c", "<img src=x onerror=alert(1)>", "x\0\x85\u2028", ""]
+)
+def test_a_name_may_be_anything(project: Path, sender: str) -> None:
+    from rasa.shared.core.domain import Domain
+    from rasa.shared.core.training_data.story_reader.yaml_story_reader import YAMLStoryReader
+    from rasa.shared.nlu.training_data.loading import load_data
+
+    reviewed = Reviewed(project)
+    who_is_tested(reviewed)
+    first, second = turns(sender, "balance", "freeze", call=f"CA {sender}")
+    typed_words = {"user": f"${{NOWHERE}} {sender}", "intent": "balance"}
+    second = replace(second, turn=3, steps=[typed_words, {"action": "utter_balance"}, *second.steps])
+    theirs = [one for one in recorded(first, second) if one.about.sender == sender]
+    assert "A test story" in reviewed.label(theirs[1], "balance", "rita", theirs).said
+    assert len(YAMLStoryReader(Domain.load("domain.yml")).read_from_file(STORIES)) == 1
+    assert reviewed.not_taken(recorded()) == []
+    assert len(reviewed.forget(shown_as(sender))) == 2 and stories() == []
+    learnt = next(one for one in recorded(replace(ABOUT, sender=sender, call_id="x")) if one.about.call_id == "x")
+    reviewed.label(learnt, "balance", "rita")
+    assert len(load_data("data/nlu_reviewed.yml").training_examples) == 4
+    assert len(reviewed.forget(shown_as(sender))) == 1 and len(examples()) == 3
 
 
 def test_with_a_senders_recordings_goes_what_was_learnt_of_them(project: Path, capsys: pytest.CaptureFixture) -> None:

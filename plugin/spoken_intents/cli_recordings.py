@@ -65,7 +65,7 @@ def _forget(project: Path, sender: str) -> None:
         return
     from spoken_intents_training.reviewed import Reviewed
 
-    gone = Reviewed(project).forget(lambda name: shown_as(name) == sender)
+    gone = Reviewed(project).forget(sender)
     console.print(f"{len(gone)} reviewed clips removed from {escape(str(project / REVIEWED))}.", highlight=False, soft_wrap=True)
     if gone:
         console.print("A model that has learnt from them still exists: train again, and delete old ones.")

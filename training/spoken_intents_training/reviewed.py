@@ -6,8 +6,9 @@
     tests/test_reviewed_stories.yml,              turns that went wrong, to test with;
     audio/reviewed/__tested__/                    never learnt from
 
-All turns of a caller are on one side: whoever is tested with has nothing in the training. The clips are copies: recordings are
-removed when they are old. The label in the recording comes first, and everything here follows from it, so that what was
+All turns of a caller are on one side: whoever is tested with has nothing in the training. Callers are called here as
+`recordings list` shows them: not every name that a client may choose can be written into a file. The clips are copies:
+recordings are removed when they are old. The label in the recording comes first, and everything here follows from it, so that what was
 interrupted is made up for by taking the turn again.
 """
 
@@ -27,7 +28,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 
 from spoken_intents.audio import SAMPLE_RATE, read_audio
 from spoken_intents.cli_recordings import REVIEWED as FOLDER
-from spoken_intents.cli_recordings import steps_of
+from spoken_intents.cli_recordings import shown_as, steps_of
 from spoken_intents.errors import AudioError, DataError
 from spoken_intents.features import MAX_SAMPLES
 from spoken_intents.files import write_whole
@@ -128,17 +129,18 @@ class Reviewed:
         left = []
         for turn in turns:
             label, is_held = turn.about.label, turn.file.stem in held
-            wanted = label is not None and label.intent in known and turn.about.sender not in tested
-            if wanted and not is_held or label is None and is_held and turn.about.sender not in tested:
+            if shown_as(turn.about.sender) in tested:
+                continue
+            if label is None and is_held or label is not None and label.intent in known and not is_held:
                 left.append(turn)
         return left
 
-    def forget(self, whose: Callable[[str], bool]) -> List[str]:
-        """Removes everything of the callers that `whose` says yes to, by sender; returns the clips that are gone."""
+    def forget(self, sender: str) -> List[str]:
+        """Removes everything of a caller, as `recordings list` shows the name; returns the clips that are gone."""
         with self._locked():
-            gone = [one.reference for one in self._examples.examples() if whose(one.speaker)]
+            gone = [one.reference for one in self._examples.examples() if one.speaker == sender]
             for folder in _COPIES:
-                gone += [self._reference(file) for file in self._copies(folder) if whose(_sender(file))]
+                gone += [self._reference(file) for file in self._copies(folder) if _sender(file) == sender]
             for reference in gone:
                 self._drop(reference)
             return gone
@@ -160,14 +162,14 @@ class Reviewed:
 
     def _is_tested(self, turn: Recording) -> bool:
         """Whether the turns of this caller are to test with. New callers are learnt from, but each fourth whose turn went wrong."""
-        sender = turn.about.sender
+        sender = shown_as(turn.about.sender)
         tested = self._tested_senders()
         learnt = {one.speaker for one in self._examples.examples()}
         if sender in tested | learnt:
             return sender in tested
         return went_wrong(turn) and len(learnt) >= LEARNT_A_TESTED * (len(tested) + 1)
 
-    def _tested_senders(self) -> Set[str]:
+    def _tested_senders(self) -> Set[Optional[str]]:
         return {_sender(file) for file in self._copies(TESTED)}
 
     def _copies(self, folder: str) -> List[Path]:
@@ -210,7 +212,7 @@ class Reviewed:
         about = turn.about
         samples = read_audio(turn.file, MAX_SAMPLES / SAMPLE_RATE)
         more = {"date": about.time, "recording": turn.file.stem, "heard": about.intent}
-        return self._examples.add(intent, samples, speaker=about.sender, **more).reference
+        return self._examples.add(intent, samples, speaker=shown_as(about.sender), **more).reference
 
     def _copy(self, turn: Recording, folder: str) -> str:
         """Copies a recording, with what is known of it."""
@@ -257,6 +259,7 @@ class Reviewed:
             "metadata": {"recording": turn.file.stem},
             "steps": [*told, *answer],
         }
+        story = _writable(story)
         self._change_stories(lambda stories: [*(one for one in stories if _own_clip(one) != reference), story])
         missing = "" if answer else " Add to it what the bot ought to do: neither a rule nor a story says."
         return reference, f"A test story in {STORIES}.{missing}"
@@ -320,12 +323,12 @@ def went_wrong(turn: Recording) -> bool:
     return turn.about.acted_on not in right
 
 
-def _sender(file: Path) -> str:
-    """Whose recording it is a copy of; of nobody's where it is none."""
+def _sender(file: Path) -> Optional[str]:
+    """Whose recording it is a copy of; None where it is none."""
     try:
-        return read_recording(file).about.sender
+        return shown_as(read_recording(file).about.sender)
     except AudioError:
-        return ""
+        return None
 
 
 def _step(step: Dict[str, Any], places: Dict[str, str]) -> Dict[str, Any]:
@@ -334,6 +337,15 @@ def _step(step: Dict[str, Any], places: Dict[str, str]) -> Dict[str, Any]:
         return dict(step)
     said = str(step["user"]).strip()
     return {**step, "user": LiteralScalarString(f"{places[said]}\n") if said in places else said}
+
+
+def _writable(content: Any) -> Any:
+    """The same without half characters, which callers may type and no file can hold."""
+    if isinstance(content, dict):
+        return {_writable(name): _writable(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_writable(one) for one in content]
+    return type(content)(content.encode(errors="replace").decode()) if isinstance(content, str) else content
 
 
 def _users(story: Any) -> List[str]:
