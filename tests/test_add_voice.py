@@ -250,6 +250,17 @@ def test_the_components_stand_in_their_places(project: Path, pipeline: str) -> N
     assert files(project) == before
 
 
+@pytest.mark.parametrize("pipeline", ["pipeline: []", "pipeline: [ ]  # later"])
+def test_an_empty_pipeline_gets_both_components(project: Path, pipeline: str) -> None:
+    """To Rasa it is one without components, not one to choose by itself."""
+    (project / "config.yml").write_text(f"recipe: default.v1\n{pipeline}\npolicies: []\n")
+    before = files(project)
+    called("init", project, "--yes")
+    assert order(project) == ["SpokenMessages", "SpokenIntentClassifier"]
+    called("init", project, "--undo", "--yes")
+    assert files(project) == before
+
+
 def test_lists_and_mappings_on_one_line_stay_so(project: Path) -> None:
     (project / "config.yml").write_text(
         "{recipe: default.v1, assistant_id: bot, language: en, policies: [{name: MemoizationPolicy}],\n"

@@ -118,8 +118,11 @@ def _plan_config(changes: Changes, config: YamlText, raw: str, has_dialogue: boo
             expected[key] = list(config.data[key])
             for index, block, _ in reversed(blocks):
                 expected[key].insert(index, block.data)
+            if blocks and not config.data[key]:  # []
+                edits.append(config.fill(key, _as_items([block for _, block, _ in blocks]), f"the {key}"))
             for index, block, why in blocks:
-                edits.append(config.insert_item(items, index, block, block.data["name"].rpartition(".")[2]))
+                if config.data[key]:
+                    edits.append(config.insert_item(items, index, block, block.data["name"].rpartition(".")[2]))
                 done.append(f"{config.name}: {block.data['name'].rpartition('.')[2]} {why}")
     if not is_english(language) and any(one.get("base_model") == MULTILINGUAL for one in expected["pipeline"] or []):
         changes.notes.append(
@@ -139,7 +142,7 @@ def _write_out(config: YamlText, key: str, classifier: Block) -> Tuple[Edit, Lis
     blocks = [Block(tuple(f"{name}: {flow(value)}{ABOUT.get(name, '')}" for name, value in one.items()), one) for one in items]
     if key == "pipeline":
         blocks = [MESSAGES_BLOCK, *blocks[:-1], classifier, blocks[-1]]
-    lines = [line for block in blocks for line in (f"- {block.lines[0]}", *(f"  {line}" for line in block.lines[1:]))]
+    lines = _as_items(blocks)
     written = [block.data for block in blocks]
     what = f"the {key} written out"
     if config.node(key) is None:
@@ -147,6 +150,11 @@ def _write_out(config: YamlText, key: str, classifier: Block) -> Tuple[Edit, Lis
     if config.root is not None and config.root.flow_style:
         raise ConfigError(f"{config.name}: give {key} a list, as `rasa init` writes it. Nothing was changed.")
     return config.fill(key, lines, what, r"# # No configuration for .*\n(#.*(\n|\Z))*"), written
+
+
+def _as_items(blocks: Sequence[Block]) -> List[str]:
+    """The lines of a list of them."""
+    return [line for block in blocks for line in (f"- {block.lines[0]}", *(f"  {line}" for line in block.lines[1:]))]
 
 
 def _require_meant(file: YamlText, edits: Sequence[Edit], expected: Any) -> None:

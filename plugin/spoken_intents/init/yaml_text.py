@@ -102,10 +102,10 @@ class YamlText:
         return next((value for name, value in self._entries() if name.value == key), None)
 
     def fill(self, key: str, lines: Sequence[str], what: str, instead_of: str = "(?!)") -> Edit:
-        """`lines` below a key at the top that is empty, and instead of what matches `instead_of` there."""
+        """`lines` below a key at the top that has no value or an empty list, and instead of what matches `instead_of` there."""
         name = next(name for name, _ in self._entries() if name.value == key)
         start, end = self._line_start(name.start_mark.index), self._line_end(name.end_mark.index)
-        own = re.sub(r":\s*(null|~)(?=\s|$)", ":", self.text[start:end].rstrip("\n"))
+        own = re.sub(r":\s*(null|~|\[\s*\])(?=\s|$)", ":", self.text[start:end].rstrip("\n"))
         there = re.compile(instead_of).match(self.text, end)
         text = f"{own}\n{indented(lines, 2)}"
         return Edit(start, there.end() if there else end, text if self.text[start:end].endswith("\n") else text[:-1], what)
