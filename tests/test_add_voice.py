@@ -733,14 +733,17 @@ def test_another_base_model_is_no_reason_to_keep_the_pipeline(project: Path) -> 
     assert files(project) == before
 
 
-def test_without_a_record_the_components_and_the_channel_go(project: Path, capsys: pytest.CaptureFixture) -> None:
-    with_pipeline(project, PIPELINES["synonyms and responses"][0])
-    before = files(project)
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_without_a_record_the_components_and_the_channel_go(project: Path, end: str, capsys: pytest.CaptureFixture) -> None:
+    pipeline = PIPELINES["a classifier of the project's own"][0].rstrip("\n")
+    (project / "config.yml").write_text(f"{HEAD}policies:\n- name: RulePolicy\npipeline:\n{pipeline}{end}")
     called("init", project, "--yes")
     (project / RECORD).unlink()
     capsys.readouterr()
     called("init", project, "--undo", "--yes")
-    assert (project / "config.yml").read_bytes() == before["config.yml"]
+    assert (project / "config.yml").read_text().startswith(f"{HEAD}policies:\n- name: RulePolicy\npipeline:\n{pipeline}\n")
+    assert names(project)[-1] == "FallbackClassifier" and not any("spoken" in name for name in names(project))
+    assert "base_model" not in (project / "config.yml").read_text()
     assert CHANNEL not in (project / "credentials.yml").read_text()
     assert f"There is no {RECORD}" in words(capsys.readouterr().out)
 
