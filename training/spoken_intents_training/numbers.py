@@ -233,6 +233,9 @@ _KINDS = _kinds(
     (r"(?<![\w.,])\+?\(?\d{2,}\)?(?:[ -]\(?\d{2,}\)?)+(?![\w.,]\d)", _phone),
     (r"\+\d{5,}", _phone),
     (r"(?<=[a-z])-(?=\d)", lambda found, rng: ""),  # covid-19
+    (r"(?<![\w.,)])(?<![\w.,)]\s)-(?=\d)", lambda found, rng: "minus"),  # 3 -5 is none
+    (r"\b(\d)(?-i:G)\b", lambda found, rng: f"{SMALL[int(found[1])]} G"),  # of a mobile network
+    (r"\bno\.\s?(?=\d)", lambda found, rng: "number"),
     (r"(?<![\d/])(?:24/7|1/2|1/4|3/4|1/3|2/3)(?![\d/])", _fraction),
     (r"\b(\d{1,6})(?:st|nd|rd|th)\b", lambda found, rng: ordinal(int(found[1]))),
     (rf"({_NUMBER})\s?-\s?(?={_NUMBER})", _range),

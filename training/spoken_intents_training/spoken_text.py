@@ -80,6 +80,7 @@ SIGNS = {"&": " and ", "@": " at ", "+": " plus ", "=": " equals ", "#": " numbe
 _WORD = re.compile(
     r"(?<![\w'])(" + "|".join(sorted(map(re.escape, ABBREVIATIONS), key=len, reverse=True)) + r")(?![\w'])\.?", re.I
 )
+_SAINT = re.compile(r"(?<!\w)(?<![A-Z][a-z]{3} )St\.?\s(?=[A-Z][a-z])")  # St Paul's; in 12 Main St London a street
 _ADDRESS = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")
 
 
@@ -109,13 +110,18 @@ class Reader:
         if self._english:
             said = _ADDRESS.sub(lambda found: found[0].replace("@", " at ").replace(".", " dot "), said)
             said = in_words(_without_pictures(said.replace("°", " degrees ")), rng)
-            said = _WORD.sub(lambda found: _drawn(ABBREVIATIONS[found[1].lower()], rng), said)
+            said = _SAINT.sub("Saint ", said)
+            said = _WORD.sub(lambda found: self._long_form(found, rng), said)
             said = "".join(SIGNS.get(sign, sign) for sign in said)
         else:
             said = _without_pictures(said)
         said = re.sub(r"[\[\]{}<>*~^\"“”„`]+", " ", said)
         said = re.sub(r"\s+([,.?!;:])", r"\1", " ".join(said.split()))
         return said if any(map(str.isalnum, said)) else ""
+
+    def _long_form(self, found: Match[str], rng: np.random.Generator) -> str:
+        """Of a capital alone itself: it is spelt out, as in U.S. and R&B."""
+        return found[0] if found[1] in ("U", "R", "K") else _drawn(ABBREVIATIONS[found[1].lower()], rng)
 
     def _entity(self, found: Match[str], rng: np.random.Generator, as_typed: bool) -> str:
         typed, entity, value = _annotation(found)
@@ -141,7 +147,7 @@ def _annotation(found: Match[str]) -> "tuple[str, str, str]":
 
 
 def _without_pictures(text: str) -> str:
-    text = re.sub(r"(?<!\w)[:;=8][-o*']?[)(\]\[dDpP/\\|3<>](?!\w)", " ", text)  # :-)
+    text = re.sub(r"(?<![\w(])(?:[:;=][-o*']?[)(\]\[dDpP/\\|3<>]|8-?[)D]|<3)(?!\w)", " ", text)  # :-)
     return without_markup(text)
 
 
