@@ -189,7 +189,7 @@ def test_a_labelled_turn_is_an_example_with_its_speaker_and_date(project: Path) 
     assert taken.turn.about.label and (taken.turn.about.label.intent, taken.turn.about.label.by) == ("freeze", "rita")
     (example,) = read_examples(Path("data/nlu_reviewed.yml"))
     assert (example.intent, example.speaker, example.date) == ("freeze", "anna", ABOUT.time)
-    assert example.more == {"recording": turn.file.stem, "heard": "balance"}
+    assert example.more == {"recording": turn.file.stem, "heard": "balance", "labelled": taken.turn.about.label.time}
     np.testing.assert_allclose(read_audio(Path(example.reference), 30), SAMPLES, atol=1 / 32768)
     turn.file.unlink()
     assert Path(example.reference).exists(), "retention takes the recording, not the example"
@@ -257,6 +257,29 @@ def test_what_a_full_disk_left_out_is_taken_again(project: Path) -> None:
     assert reviewed.not_taken([turn]) == [turn]
     reviewed.take(turn)
     assert examples() == {}
+
+
+@pytest.mark.parametrize(("first", "then"), [("freeze", "balance"), ("freeze", NON_SPEECH), (NON_SPEECH, "freeze")])
+def test_another_label_that_was_not_taken_is_taken(project: Path, first: str, then: str) -> None:
+    (turn,) = recorded(ABOUT)
+    reviewed = Reviewed(project)
+    taken = reviewed.label(turn, first, "rita").turn
+    later = Label(then, "rita", "2099-01-01T00:00:00+00:00")
+    relabelled = label_recording(turn.file, later, taken.about.label)  # as far as a full disk lets it come
+    assert reviewed.not_taken([relabelled]) == [relabelled]
+    reviewed.take(relabelled)
+    assert reviewed.not_taken([relabelled]) == []
+    assert examples() == ({} if then == NON_SPEECH else {turn.file.stem: then})
+    assert len(list((Path(FOLDER) / NON_SPEECH).glob("*"))) == (then == NON_SPEECH)
+
+
+def test_an_example_moved_by_hand_stays_there(project: Path) -> None:
+    (turn,) = recorded(ABOUT)
+    reviewed = Reviewed(project)
+    taken = reviewed.label(turn, "freeze", "rita").turn
+    file = Path("data/nlu_reviewed.yml")
+    file.write_text(file.read_text().replace("intent: freeze", "intent: balance"))
+    assert reviewed.not_taken([taken]) == []
 
 
 def test_an_error_behind_the_label_says_that_the_label_is_kept(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

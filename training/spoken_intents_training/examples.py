@@ -110,13 +110,14 @@ class ExampleFile:
             (self._project / reference).unlink(missing_ok=True)
         return True
 
-    def move(self, reference: str, intent: str) -> bool:
-        """Makes an example one of another intent; false where it is there no more."""
+    def move(self, reference: str, intent: str, **more: Any) -> bool:
+        """Makes an example one of another intent, and changes `more` of its metadata; false where it is there no more."""
         with self._locked():
             examples = self.examples()
             if all(one.reference != reference for one in examples):
                 return False
-            self._write([replace(one, intent=intent) if one.reference == reference else one for one in examples])
+            moved = [replace(one, intent=intent, more={**one.more, **more}) for one in examples if one.reference == reference]
+            self._write([moved[0] if one.reference == reference else one for one in examples])
         return True
 
     @contextmanager

@@ -121,17 +121,21 @@ class Reviewed:
             return said
 
     def not_taken(self, turns: Iterable[Recording]) -> List[Recording]:
-        """Those of which the project does not hold what their label says: somebody, or a full disk, came in between."""
-        held = {str(one.more.get("recording")) for one in self._examples.examples()}
-        held |= {file.stem for folder in _COPIES for file in self._copies(folder)}
+        """Those of which the project does not hold what their label says: somebody, or a full disk, came in between.
+
+        Known by when the turn was labelled: what people have moved in the file since stays where they put it.
+        """
+        held = {str(one.more.get("recording")): one.more.get("labelled") for one in self._examples.examples()}
+        held.update({file.stem: _labelled_at(file) for folder in _COPIES for file in self._copies(folder)})
         tested = self._tested_senders()
         known = {*self.intents, NON_SPEECH, OUT_OF_SCOPE}
         left = []
         for turn in turns:
-            label, is_held = turn.about.label, turn.file.stem in held
+            label = turn.about.label
             if shown_as(turn.about.sender) in tested:
                 continue
-            if label is None and is_held or label is not None and label.intent in known and not is_held:
+            as_labelled = held.get(turn.file.stem) == (label.time if label else None)
+            if not as_labelled and (label is None or label.intent in known):
                 left.append(turn)
         return left
 
@@ -201,17 +205,16 @@ class Reviewed:
             return self._tell(turn, FALLBACK if intent == OUT_OF_SCOPE else intent, call)
         if intent == OUT_OF_SCOPE:
             return self._copy(turn, OUT_OF_SCOPE), f"Kept: the domain has no intent {SCOPE_INTENT} that could learn it."
-        return self._learn(turn, intent), f"Learnt as {intent} by the next rasa train."
+        return self._learn(turn, intent, label.time), f"Learnt as {intent} by the next rasa train."
 
-    def _learn(self, turn: Recording, intent: str) -> str:
+    def _learn(self, turn: Recording, intent: str, labelled: str) -> str:
         for one in self._examples.examples():
             if one.more.get("recording") == turn.file.stem:
-                if one.intent != intent:
-                    self._examples.move(one.reference, intent)
+                self._examples.move(one.reference, intent, labelled=labelled)
                 return one.reference
         about = turn.about
         samples = read_audio(turn.file, MAX_SAMPLES / SAMPLE_RATE)
-        more = {"date": about.time, "recording": turn.file.stem, "heard": about.intent}
+        more = {"date": about.time, "recording": turn.file.stem, "heard": about.intent, "labelled": labelled}
         return self._examples.add(intent, samples, speaker=shown_as(about.sender), **more).reference
 
     def _copy(self, turn: Recording, folder: str) -> str:
@@ -329,6 +332,15 @@ def _sender(file: Path) -> Optional[str]:
         return shown_as(read_recording(file).about.sender)
     except AudioError:
         return None
+
+
+def _labelled_at(file: Path) -> Optional[str]:
+    """When a copy of a recording was labelled."""
+    try:
+        label = read_recording(file).about.label
+    except AudioError:
+        return None
+    return label.time if label else None
 
 
 def _step(step: Dict[str, Any], places: Dict[str, str]) -> Dict[str, Any]:
