@@ -92,7 +92,7 @@ def synthetic() -> None:
     print(f"| coffee: real clips a drink | {' | '.join(voices)} |\n|---|{'---|' * len(voices)}")
     for point in sorted({row["an_intent"] for row in rows}, key=int):
         cells = [[row["clean"] for row in rows if (row["an_intent"], row["voices"]) == (point, name)] for name in voices]
-        print(f"| {point} | {' | '.join(map(mean_and_interval, cells))} |")
+        print(f"| {point} | {' | '.join(', '.join(f'{value:.1%}' for value in cell) or 'not run' for cell in cells)} |")
     for row in rows:
         if "all" in row:
             print(f"{row['voices']}, draw {row['draw']}: {row['all']:.1%} of all {row['tested']['all']}", end="; ")
