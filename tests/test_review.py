@@ -21,6 +21,7 @@ from spoken_intents.errors import DataError
 from spoken_intents.labels import OUT_OF_SCOPE, label_recording
 from spoken_intents.recognizer import NON_SPEECH
 from spoken_intents.recordings import About, Label, recording_files
+from spoken_intents_training import review as review_module
 from spoken_intents_training.doubts import doubt
 from spoken_intents_training.nearest import OF_AN_INTENT, Nearest
 from spoken_intents_training.review import Review
@@ -106,6 +107,15 @@ def test_the_most_doubtful_turn_comes_first(project: Path) -> None:
     first = told[0]
     assert first["ranking"][1] == ["balance", 0.35] and first["label"] is None and first["id"].count("/") == 1
     assert told[-1]["ranking"] == [["balance", 0.98]] or told[-1]["ranking"] == [["affirm", 0.98]]
+
+
+def test_of_more_turns_than_are_shown_those_without_a_label_come_first(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(review_module, "MOST_TURNS", 3)
+    reviewed = reviewing()
+    first = reviewed.turns()[0]["id"]
+    reviewed.label(first, "deny", None)
+    shown = reviewed.turns()
+    assert first not in [one["id"] for one in shown] and len(shown) == 3 and reviewed.not_shown == 1
 
 
 def test_the_list_in_the_terminal(project: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

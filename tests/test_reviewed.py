@@ -507,3 +507,5 @@ def test_with_a_senders_recordings_goes_what_was_learnt_of_them(project: Path, c
     assert len(list(Path(FOLDER).rglob("*.flac"))) == 1
     told = called("delete", "--sender", "nobody")
     assert "0 reviewed clips removed" in told and "train again" not in told
+    elsewhere = called("delete", "--sender", "nobody", "--project", "audio")
+    assert "No reviewed clips in" in elsewhere and "--project" in elsewhere

@@ -25,6 +25,7 @@ from spoken_intents_training import synthetic
 from spoken_intents_training.check import check
 from spoken_intents_training.cli import typed as command
 from spoken_intents_training.dataset import read_clips
+from spoken_intents_training.examples import read_examples
 from spoken_intents_training.spoken_text import Reader
 from spoken_intents_training.synthesize import Director, plan, speak
 from spoken_intents_training.synthetic import AUDIO, NLU, synthesize, wanted_clips
@@ -135,7 +136,9 @@ def test_rasa_and_the_commands_read_what_is_written(project: Path, said: str) ->
     clips = read_clips(project / NLU)
     assert Counter(clip.intent for clip in clips) == {"greet": 4, "faq/ask_price": 2}
     assert {clip.path.parent.name for clip in clips} == {"greet", "faq_ask_price"}
-    assert all(clip.speaker.startswith("espeak en") for clip in clips) and len({clip.speaker for clip in clips}) > 3
+    voices = [example.more["voice"] for example in read_examples(project / NLU)]
+    assert all(voice.startswith("espeak en") for voice in voices) and len({*voices}) > 3
+    assert not any(clip.speaker for clip in clips), "held out by what they say"
     assert {clip.transcript for clip in clips if clip.intent == "greet"} == {"hello", "good morning", "hi there"}
     prices = [clip.transcript for clip in clips if clip.intent == "faq/ask_price"]
     assert all(words.startswith("what is a ticket to ") and "twenty three" in words for words in prices)

@@ -62,6 +62,11 @@ def delete(
 def _forget(project: Path, sender: str) -> None:
     """Removes what the project learns of a sender's turns, where any was reviewed."""
     if not (project / REVIEWED).is_dir():
+        console.print(
+            f"No reviewed clips in {escape(str(project.absolute()))}: where they are in another project, name it with --project.",
+            highlight=False,
+            soft_wrap=True,
+        )
         return
     from spoken_intents_training.reviewed import Reviewed
 

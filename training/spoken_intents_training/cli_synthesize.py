@@ -100,7 +100,7 @@ def _tell(made: Made, found: Typed, wanted: Wanted, project: Path) -> None:
     for intent in [*sorted({one.intent for one in made.examples}), ""]:
         clips = [one for one in made.examples if intent in (one.intent, "")]
         spoken = sum(len(texts(name)) for name in wanted if intent in (name, ""))
-        table.add_row(escape(intent) or "in all", str(spoken), str(len(clips)), str(len({one.speaker for one in clips})))
+        table.add_row(escape(intent) or "in all", str(spoken), str(len(clips)), str(len({one.more["voice"] for one in clips})))
     console.print(table)
     unspoken = sum(map(len, found.sentences.values())) - sum(len({text for text, _ in places}) for places in wanted.values())
     if unspoken:

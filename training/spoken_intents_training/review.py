@@ -16,7 +16,7 @@ from spoken_intents_training.doubts import doubt
 from spoken_intents_training.nearest import Nearest
 from spoken_intents_training.reviewed import NAME, Reviewed
 
-MOST_TURNS = 5_000  # that are shown at once: the most doubtful
+MOST_TURNS = 5_000  # that are shown at once: those without a label, the most doubtful first
 NEIGHBOURS = 5
 Labels = List[Tuple[str, str]]  # clips, as paths, and their labels
 
@@ -44,7 +44,7 @@ class Review:
                 "directory (recordings: recordings); name it with --directory."
             )
         self.by = by
-        self.damaged = 0
+        self.damaged = self.not_shown = 0  # since they were last asked for
         self.nearest = Nearest(recognizer) if recognizer else None
         self._responses = read_responses(self.project)
         self._typed: Labels = []  # the project's own spoken examples
@@ -69,14 +69,16 @@ class Review:
         return sorted((one for one in found if one), key=lambda one: one.about.time)
 
     def turns(self) -> List[Dict[str, Any]]:
-        """Every turn as the page shows it, the most doubtful first."""
+        """The turns as the page shows them: those without a label, the most doubtful first, then the others."""
         calls = calls_of(self.recordings())
         told = []
         for turns in calls.values():
             for place, turn in enumerate(turns):
                 following = turns[place + 1].about if place + 1 < len(turns) else None
                 told.append(self._told(turn, following))
-        return sorted(told, key=lambda one: (-one["doubt"], one["time"]))[:MOST_TURNS]
+        shown = sorted(told, key=lambda one: (one["label"] is not None, -one["doubt"], one["time"]))[:MOST_TURNS]
+        self.not_shown = len(told) - len(shown)
+        return shown
 
     def _told(self, turn: Recording, following: Any) -> Dict[str, Any]:
         about, doubts = turn.about, doubt(turn.about, following)

@@ -1,7 +1,7 @@
 """The server of ``spoken-intents review``: what the page asks, below ``/api/``, all of one project.
 
 GET about                       who reviews what: {by, project, intents, reserved, model}
-GET turns                       {turns, damaged, heard: [clips that can be found as alike, of so many]}
+GET turns                       {turns, not_shown, damaged, heard: [clips that can be found as alike, of so many]}
 GET turns/<day>/<file>          {lines, nearest}
 GET turns/<day>/<file>/audio    FLAC
 GET clip?reference=...          a labelled clip
@@ -75,7 +75,7 @@ class ReviewServer:
 
     async def _turns(self, request: web.Request) -> web.Response:
         turns = await asyncio.to_thread(self.review.turns)
-        return _json({"turns": turns, "damaged": self.review.damaged, "heard": self.heard})
+        return _json({"turns": turns, "not_shown": self.review.not_shown, "damaged": self.review.damaged, "heard": self.heard})
 
     async def _turn(self, request: web.Request) -> web.Response:
         return _json(await asyncio.to_thread(self.review.more_of, _name(request)))

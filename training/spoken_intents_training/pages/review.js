@@ -34,6 +34,7 @@ async function read() {
   filters.offer(turns);
   view.listening = told.heard;
   refilter(current?.id);
+  if (told.not_shown) notice(`${told.not_shown} more turns come when these are labelled, and the page is loaded again.`);
   if (told.damaged) notice(`${told.damaged} files are damaged, and are not shown.`);
 }
 
@@ -116,7 +117,7 @@ function move(by) {
 function advance() {
   const place = shown.indexOf(current);
   const next = shown.slice(place + 1).find((turn) => !turn.label) ?? shown.find((turn) => !turn.label);
-  if (!next) return;
+  if (!next) return refilter(); // more than are drawn may wait
   select(next);
   playTurn();
 }
