@@ -43,6 +43,10 @@ def test_ordinals() -> None:
     [
         ("pay £23.10", {"pay twenty three pounds ten", "pay twenty three pounds and ten pence", "pay twenty three ten"}),
         ("pay £0.05", {"pay five pence"}),
+        ("£10/month", {"ten pounds per month", "ten quid per month"}),
+        ("in 2024", {"in twenty twenty four", "in two thousand and twenty four"}),
+        ("music of the 1990s, or 80s", {"music of the nineteen nineties, or eighties"}),
+        ("9am–5pm", {"nine a m to five p m"}),
         ("€1.01", {"one euro and one cent"}),
         ("send $5", {"send five dollars", "send five bucks"}),
         ("$5k", {"five thousand dollars"}),

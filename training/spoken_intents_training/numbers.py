@@ -86,6 +86,8 @@ def plain(figures: str, rng: np.random.Generator) -> str:
     grouped = "," in figures
     if len(whole) > LONG or (len(whole) > 1 and whole[0] == "0") or (len(whole) > 4 and not grouped and not fraction):
         said = digits(whole, rng)
+    elif len(whole) == 4 and not grouped and not fraction and whole[:2] in ("19", "20"):
+        said = [year(whole, rng), year(whole, rng), cardinal(int(whole)), digits(whole, rng)][rng.integers(4)]  # or a PIN
     elif len(whole) == 4 and not grouped and not fraction and whole[1] != "0" and whole[2:] != "00":
         said = [cardinal(int(whole)), year(whole, rng), digits(whole, rng)][rng.integers(3)]
     else:
@@ -204,6 +206,12 @@ def _range(found: Match[str], rng: np.random.Generator) -> str:
     return f"{plain(found[1], rng)} to"
 
 
+def _decade(found: Match[str], rng: np.random.Generator) -> str:
+    """``1990s`` are the nineteen nineties."""
+    century = f"{cardinal(int(found[1]))} " if found[1] else ""
+    return f"{century}{TENS[int(found[2]) - 2][:-1]}ies"
+
+
 def _fraction(found: Match[str], rng: np.random.Generator) -> str:
     return {
         "24/7": "twenty four seven",
@@ -222,6 +230,8 @@ def _kinds(*kinds: Tuple[str, Say]) -> Sequence[Tuple["re.Pattern[str]", Say]]:
 _UNIT_NAMES = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
 
 _KINDS = _kinds(
+    (r"(?<=\d[ap]m)\s?[-–]\s?(?=\d)", lambda found, rng: "to"),
+    (r"/\s?(?=(?:month|day|week|year|hour|night|person|user)\b)", lambda found, rng: "per"),
     (rf"([{_SIGNS}]|\b(?:{'|'.join(CODES)})\b)\s?({_NUMBER})(?:\s?(k|m|bn|b)\b)?", _amount_before),
     (rf"(?<![\d.,])({_NUMBER})\s?(k|m|bn|b)?\s?([{_SIGNS}]|(?:{'|'.join(CODES)})\b)", _amount_behind),
     (r"(?<!\d)(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)", _iso_date),
@@ -238,7 +248,8 @@ _KINDS = _kinds(
     (r"\bno\.\s?(?=\d)", lambda found, rng: "number"),
     (r"(?<![\d/])(?:24/7|1/2|1/4|3/4|1/3|2/3)(?![\d/])", _fraction),
     (r"\b(\d{1,6})(?:st|nd|rd|th)\b", lambda found, rng: ordinal(int(found[1]))),
-    (rf"({_NUMBER})\s?-\s?(?={_NUMBER})", _range),
+    (r"(?<![\d.,])(\d\d)?([2-9])0s\b", _decade),
+    (rf"({_NUMBER})\s?[-–]\s?(?={_NUMBER})", _range),
     (rf"(?<![\d.,])({_NUMBER})\s?({_UNIT_NAMES})(?![\w])", _unit),
     (_NUMBER, lambda found, rng: plain(found[0], rng)),
 )

@@ -14,68 +14,18 @@ from spoken_intents_training.examples import ANNOTATED
 from spoken_intents_training.numbers import in_words
 
 OTHER_VALUE = 0.5  # how often another value of an entity is said, where there are others
-ABBREVIATIONS: Mapping[str, Sequence[str]] = {
-    **{"mr": ("mister",), "mrs": ("missus",), "dr": ("doctor",), "prof": ("professor",), "st": ("street",), "rd": ("road",)},
-    **{
-        "ave": ("avenue",),
-        "approx": ("approximately",),
-        "appt": ("appointment",),
-        "apt": ("apartment",),
-        "dept": ("department",),
-    },
-    **{
-        "acct": ("account",),
-        "acc": ("account",),
-        "amt": ("amount",),
-        "etc": ("et cetera",),
-        "vs": ("versus",),
-        "tel": ("telephone",),
-    },
-    **{"incl": ("including",), "govt": ("government",), "info": ("info",), "msg": ("message",), "txn": ("transaction",)},
-    **{"asap": ("as soon as possible",), "pls": ("please",), "plz": ("please",), "thx": ("thanks",), "ty": ("thank you",)},
-    **{
-        "tnx": ("thanks",),
-        "u": ("you",),
-        "ur": ("your",),
-        "r": ("are",),
-        "b4": ("before",),
-        "gr8": ("great",),
-        "l8r": ("later",),
-    },
-    **{
-        "btw": ("by the way",),
-        "idk": ("I don't know",),
-        "imo": ("in my opinion",),
-        "fyi": ("for your information",),
-        "np": ("no problem",),
-    },
-    **{"ok": ("okay",), "k": ("okay",), "tmrw": ("tomorrow",), "tmr": ("tomorrow",), "wanna": ("wanna",), "gonna": ("gonna",)},
-    **{
-        "cya": ("see you",),
-        "ppl": ("people",),
-        "bc": ("because",),
-        "w/o": ("without",),
-        "w/": ("with",),
-        "e.g": ("for example",),
-    },
-    **{
-        "i.e": ("that is",),
-        "a.m": ("a m",),
-        "p.m": ("p m",),
-        "dont": ("don't",),
-        "cant": ("can't",),
-        "whats": ("what's",),
-        "im": ("I'm",),
-    },
-    **{
-        "ive": ("I've",),
-        "didnt": ("didn't",),
-        "doesnt": ("doesn't",),
-        "isnt": ("isn't",),
-        "wont": ("won't",),
-        "thats": ("that's",),
-    },
-}
+ABBREVIATIONS = {
+    "mr": "mister", "mrs": "missus", "dr": "doctor", "prof": "professor", "st": "street", "rd": "road", "ave": "avenue",
+    "approx": "approximately", "appt": "appointment", "apt": "apartment", "dept": "department", "acct": "account",
+    "acc": "account", "amt": "amount", "etc": "et cetera", "vs": "versus", "tel": "telephone", "incl": "including",
+    "govt": "government", "msg": "message", "txn": "transaction", "asap": "as soon as possible", "pls": "please",
+    "plz": "please", "thx": "thanks", "ty": "thank you", "tnx": "thanks", "u": "you", "ur": "your", "r": "are",
+    "b4": "before", "gr8": "great", "l8r": "later", "btw": "by the way", "idk": "I don't know", "imo": "in my opinion",
+    "fyi": "for your information", "np": "no problem", "ok": "okay", "k": "okay", "tmrw": "tomorrow", "tmr": "tomorrow",
+    "cya": "see you", "ppl": "people", "bc": "because", "w/o": "without", "w/": "with", "e.g": "for example",
+    "i.e": "that is", "a.m": "a m", "p.m": "p m", "dont": "don't", "cant": "can't", "whats": "what's", "im": "I'm",
+    "ive": "I've", "didnt": "didn't", "doesnt": "doesn't", "isnt": "isn't", "wont": "won't", "thats": "that's",
+}  # fmt: skip
 SIGNS = {"&": " and ", "@": " at ", "+": " plus ", "=": " equals ", "#": " number ", "/": " or ", "_": " ", "|": " ", "\\": " "}
 _WORD = re.compile(
     r"(?<![\w'])(" + "|".join(sorted(map(re.escape, ABBREVIATIONS), key=len, reverse=True)) + r")(?![\w'])\.?", re.I
@@ -111,7 +61,7 @@ class Reader:
             said = _ADDRESS.sub(lambda found: found[0].replace("@", " at ").replace(".", " dot "), said)
             said = in_words(_without_pictures(said.replace("°", " degrees ")), rng)
             said = _SAINT.sub("Saint ", said)
-            said = _WORD.sub(lambda found: self._long_form(found, rng), said)
+            said = _WORD.sub(_long_form, said)
             said = "".join(SIGNS.get(sign, sign) for sign in said)
         else:
             said = _without_pictures(said)
@@ -119,16 +69,17 @@ class Reader:
         said = re.sub(r"\s+([,.?!;:])", r"\1", " ".join(said.split()))
         return said if any(map(str.isalnum, said)) else ""
 
-    def _long_form(self, found: Match[str], rng: np.random.Generator) -> str:
-        """Of a capital alone itself: it is spelt out, as in U.S. and R&B."""
-        return found[0] if found[1] in ("U", "R", "K") else _drawn(ABBREVIATIONS[found[1].lower()], rng)
-
     def _entity(self, found: Match[str], rng: np.random.Generator, as_typed: bool) -> str:
         typed, entity, value = _annotation(found)
         others: List[str] = [*self._values.get(entity, ()), *self._synonyms.get(value, ())]
         if as_typed or not others or rng.random() >= OTHER_VALUE:
             return typed
         return _drawn(others, rng)
+
+
+def _long_form(found: Match[str]) -> str:
+    """Of a capital alone itself: it is spelt out, as in U.S. and R&B."""
+    return found[0] if found[1] in ("U", "R", "K") else ABBREVIATIONS[found[1].lower()]
 
 
 def _annotation(found: Match[str]) -> "tuple[str, str, str]":
