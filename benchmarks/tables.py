@@ -88,11 +88,11 @@ def main() -> None:
 def synthetic() -> None:
     """Real speech heard by what learnt from synthetic speech, from a few real clips, and from both."""
     rows = rows_of("synthetic_coffee")
-    voices = list(dict.fromkeys(row["voices"] for row in rows))
-    print(f"| coffee: real clips a drink | {' | '.join(voices)} |\n|---|{'---|' * len(voices)}")
+    voices = {"none": "no synthetic clip", "espeak": "400 by espeak", "several": "400 by espeak, flite, festival"}
+    print(f"| coffee: real clips a drink | {' | '.join(voices.values())} |\n|---|{'---|' * len(voices)}")
     for point in sorted({row["an_intent"] for row in rows}, key=int):
         cells = [[row["clean"] for row in rows if (row["an_intent"], row["voices"]) == (point, name)] for name in voices]
-        print(f"| {point} | {' | '.join(', '.join(f'{value:.1%}' for value in cell) or 'not run' for cell in cells)} |")
+        print(f"| {point} | {' | '.join(', '.join(f'{draw:.1%}' for draw in cell) or '–' for cell in cells)} |")
     for row in rows:
         if "all" in row:
             print(f"{row['voices']}, draw {row['draw']}: {row['all']:.1%} of all {row['tested']['all']}", end="; ")

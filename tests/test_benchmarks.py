@@ -171,7 +171,7 @@ def test_tables_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     said = capsys.readouterr().out
     assert "| 5 | 90.0% ± 24.8% |" in said
     assert "| an4 | 50.0% | 80.0% | 90.0% | 75% |" in said
-    assert "| 0 | 50.0% | not run |\n| 10 | not run | 25.0% |\nespeak, draw 0: 75.0% of all 8" in said
+    assert "| 0 | – | 50.0% | – |\n| 10 | 25.0% | – | – |\nespeak, draw 0: 75.0% of all 8" in said
     assert "| mean | 60.0% |" in said
     assert "| default | 85.0% (2) | 50.0% (2) |" in said
     assert "| no noise | -5.0 | +10.0 |" in said, "from the default with the same seed"
