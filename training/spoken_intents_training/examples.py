@@ -133,7 +133,7 @@ class ExampleFile:
 
     def _write(self, examples: Sequence[Example]) -> None:
         self.nlu.parent.mkdir(parents=True, exist_ok=True)
-        head = f"Written by Spoken Intents ({self._name}): move and delete examples here as you like; other lines are not kept"
+        head = f"Written by Spoken Intents ({self._name}): move examples to other intents as you like; other lines are not kept"
         write_whole(self.nlu, nlu_text(examples, head).encode(), durable=True)
 
 
