@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from spoken_intents.errors import AudioError, DataError
-from spoken_intents.labels import unchanging
+from spoken_intents.files import locked
 from spoken_intents.recordings import Recording, read_recording, recording_files, remove_parts
 
 typed = typer.Typer(help="What was kept of calls: see it, remove it, make it a test story.", no_args_is_help=True)
@@ -48,7 +48,8 @@ def delete(
     project: Path = typer.Option(Path("."), help="The Rasa project that may have learnt of them."),
 ) -> None:
     """Remove every recording of one sender, and what [bold]review[/] made of it. What Rasa's tracker store holds is not touched."""
-    with unchanging(directory) if directory.is_dir() else nullcontext():
+    # Nobody labels meanwhile: what is deleted would be written again.
+    with locked(directory) if directory.is_dir() else nullcontext():
         found, unreadable = read_all(directory)
         theirs = [one.file for one in found if shown_as(one.about.sender) == sender]
         for file in theirs:

@@ -3,17 +3,14 @@
 A label is the name of an intent, or one of two reserved names: for what is no speech, and for speech that is of no intent.
 """
 
-import fcntl
-import os
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Optional
 
 import soundfile
 
 from spoken_intents.errors import AudioError, DataError
-from spoken_intents.files import open_regular, write_whole
+from spoken_intents.files import locked, open_regular, write_whole
 from spoken_intents.recordings import Label, Recording, encoded, read_recording
 
 OUT_OF_SCOPE = "__out_of_scope__"  # reserved, as recognizer.NON_SPEECH is
@@ -30,7 +27,7 @@ def label_recording(file: Path, label: Optional[Label], before: Optional[Label])
         DataError: Somebody else has labelled it meanwhile, or it cannot be written. Nothing was changed.
     """
     try:
-        with unchanging(file.parent.parent):
+        with locked(file.parent.parent):  # what is deleted meanwhile must not be written again
             found = _looked_at(file, before)
             about = replace(found.about, label=label)
             try:
@@ -70,14 +67,3 @@ def _gone(file: Path) -> AudioError:
 
 def _told(label: Optional[Label]) -> str:
     return f"{label.by} labelled this turn {label.intent}" if label else "Somebody took the label away"
-
-
-@contextmanager
-def unchanging(directory: Path) -> Iterator[None]:
-    """Nobody else labels recordings in `directory`, or deletes a sender's, inside: what is deleted must not be written again."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -4,9 +4,7 @@ A clip is there before it is listed and is listed no more before it is gone, and
 killed in between leaves at most a clip that nobody lists.
 """
 
-import fcntl
 import io
-import os
 import re
 import secrets
 from contextlib import contextmanager
@@ -21,7 +19,7 @@ import yaml
 
 from spoken_intents.audio import SAMPLE_RATE, float_to_pcm16
 from spoken_intents.errors import DataError
-from spoken_intents.files import write_whole
+from spoken_intents.files import locked, write_whole
 from spoken_intents.utterances import is_audio_reference
 from spoken_intents_training.dataset import each_example
 
@@ -124,12 +122,8 @@ class ExampleFile:
     def _locked(self) -> Iterator[None]:
         folder = self._project / self._folder
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with locked(folder):
             yield
-        finally:
-            os.close(descriptor)
 
     def _write(self, examples: Sequence[Example]) -> None:
         self.nlu.parent.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,6 @@ recordings are removed when they are old. The label in the recording comes first
 interrupted is made up for by taking the turn again.
 """
 
-import fcntl
-import os
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -31,7 +29,7 @@ from spoken_intents.cli_recordings import REVIEWED as FOLDER
 from spoken_intents.cli_recordings import shown_as, steps_of
 from spoken_intents.errors import AudioError, DataError
 from spoken_intents.features import MAX_SAMPLES
-from spoken_intents.files import write_whole
+from spoken_intents.files import locked, write_whole
 from spoken_intents.labels import OUT_OF_SCOPE, label_recording
 from spoken_intents.recognizer import NON_SPEECH
 from spoken_intents.recordings import Label, Recording, read_recording
@@ -309,12 +307,8 @@ class Reviewed:
     def _locked(self) -> Iterator[None]:
         folder = self.project / "audio"
         folder.mkdir(exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with locked(folder):
             yield
-        finally:
-            os.close(descriptor)
 
 
 def went_wrong(turn: Recording) -> bool:
