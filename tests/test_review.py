@@ -336,7 +336,8 @@ def test_turns_are_labelled_by_keyboard_alone(project: Path) -> None:
 
             async def labelled(count: int) -> List[Optional[str]]:
                 await page.until(f"document.querySelector('#count').textContent === '{count} of 4 labelled'")
-                return [one["label"] and one["label"]["intent"] for one in reviewing().turns()]
+                labels = {one["id"]: one["label"] and one["label"]["intent"] for one in reviewing().turns()}
+                return [labels[turn] for turn in order]
 
             await page.until("document.querySelectorAll('#turns li').length === 4")
             await page.sees("#choices li:nth-child(2)", "balance")
@@ -365,8 +366,8 @@ def test_turns_are_labelled_by_keyboard_alone(project: Path) -> None:
             assert await labelled(3) == ["deny", NON_SPEECH, "affirm", None]
             await page.until(f"document.querySelector('#turns [aria-selected=true]').id === '{order[3]}'")
             await press("Enter")
-            heard = server.review.turns()
-            assert (await labelled(4))[3] in {one["heard"] for one in heard}
+            heard = {one["id"]: one["heard"] for one in server.review.turns()}
+            assert (await labelled(4))[3] == heard[order[3]]
             await press("?")
             await page.until("document.querySelector('#keys').open")
             await press("Escape")
