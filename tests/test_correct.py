@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from sanic import Sanic
+from test_faults import until
 from test_recordings import DOMAIN, QUICK, Rasa, speech
 from test_session import LoudVad, ScriptedRecognizer
 
@@ -183,6 +184,7 @@ def test_without_tokens_only_this_computer_may() -> None:
             for body in (None, label):
                 status, told = await ask(app, body, **headers)
                 assert status == 403, headers
+        await until(recorded, "the recording, which is written behind the answer")
         assert examples() == {} and recorded()[0].about.label is None
         status, _ = await ask(app, label, Origin=f"http://127.0.0.1:{app.ctx.port}")
         assert status == 200
