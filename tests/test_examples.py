@@ -10,7 +10,7 @@ import soundfile
 from spoken_intents.errors import DataError
 from spoken_intents_training import examples as module
 from spoken_intents_training.dataset import read_clips
-from spoken_intents_training.examples import ExampleFile, project_intents, typed_examples, without_annotations
+from spoken_intents_training.examples import ExampleFile, listed_examples, project_intents, without_annotations
 
 TONE = (0.3 * np.sin(np.arange(8_000) / 10)).astype(np.float32)
 
@@ -111,7 +111,11 @@ def test_the_projects_intents_and_sentences(tmp_path: Path) -> None:
     (tmp_path / "data/more/nlu.yml").write_text(examples)
     (tmp_path / "data/stories.yml").write_text("stories: []")
     assert project_intents(tmp_path) == ["greet", "balance", "freeze"]
-    assert list(typed_examples(tmp_path)) == [("balance", "to Rome by air")]
+    listed = list(listed_examples(tmp_path))
+    assert [(intent, without_annotations(text)) for intent, text in listed] == [
+        ("balance", "to Rome by air"),
+        ("balance", "audio/1.wav"),
+    ]
     with pytest.raises(DataError, match="no Rasa project"):
         project_intents(tmp_path / "data")
 

@@ -45,11 +45,15 @@ def _sync_directory(directory: Path) -> None:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Waits until nobody else is inside for `directory`, another process or thread; whoever is killed lets go."""
+def locked(directory: Path, wait: bool = True) -> Iterator[None]:
+    """Nobody else is inside for `directory`, no other process or thread; whoever is killed lets go.
+
+    Raises:
+        BlockingIOError: Somebody is, and `wait` is false.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)

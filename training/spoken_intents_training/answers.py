@@ -4,10 +4,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
-import yaml
+from spoken_intents.errors import DataError
+from spoken_intents_training.examples import read_yaml, yaml_files
 
 Steps = List[Dict[str, Any]]
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _OF_THE_BOT = {"action", "active_loop", "slot_was_set"}
 
 
@@ -15,10 +15,10 @@ def answer_to(project: Path, intent: str) -> Steps:
     """The steps that follow the intent in the one rule that begins with it, else most often in stories; none where neither says."""
     rules: List[Steps] = []
     stories: List[Steps] = []
-    for file in sorted((project / "data").rglob("*.y*ml")):
+    for file in yaml_files(project / "data"):
         try:
-            content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-        except (yaml.YAMLError, OSError, ValueError):  # `rasa train` says what is wrong with it
+            content = read_yaml(file)
+        except (DataError, OSError):  # `rasa train` says what is wrong with it
             continue
         for rule in _listed(content, "rules"):
             if not rule.get("condition") and _is_of(intent, rule["steps"][:1]):
@@ -38,8 +38,8 @@ def in_a_form(steps: Steps) -> bool:
     return bool(loops and loops[-1])
 
 
-def _listed(content: Any, name: str) -> Iterator[Dict[str, Any]]:
-    for one in (content.get(name) if isinstance(content, dict) else None) or []:
+def _listed(content: Dict[str, Any], name: str) -> Iterator[Dict[str, Any]]:
+    for one in content.get(name) or []:
         if isinstance(one, dict) and isinstance(one.get("steps"), list) and all(isinstance(step, dict) for step in one["steps"]):
             yield one
 

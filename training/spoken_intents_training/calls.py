@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List
-
-import yaml
+from typing import Dict, Iterable, Iterator, List
 
 from spoken_intents.recordings import Recording
 from spoken_intents.utterances import LIVE
+from spoken_intents_training.examples import domain_files, read_yaml
 
 AROUND = 2  # recorded turns that are shown before and behind one
 
@@ -65,11 +64,9 @@ def _lines(turn: Recording, responses: Dict[str, str]) -> Iterator[Line]:
 
 def read_responses(project: Path) -> Dict[str, str]:
     """The first text of each of the domain's responses, placeholders and all: what was in their place is kept nowhere."""
-    files = [file for file in (project / "domain.yml", *sorted((project / "domain").rglob("*.y*ml"))) if file.is_file()]
     found: Dict[str, str] = {}
-    for file in files:
-        content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))  # project_intents has read it, so it is YAML
-        responses = content.get("responses") if isinstance(content, dict) else None
+    for file in domain_files(project):
+        responses = read_yaml(file).get("responses")
         for name, variations in responses.items() if isinstance(responses, dict) else ():
             texts = [one["text"] for one in variations or [] if isinstance(one, dict) and isinstance(one.get("text"), str)]
             found.update({str(name): text for text in texts[:1]})

@@ -174,28 +174,22 @@ def project_intents(project: Path) -> List[str]:
     Raises:
         DataError: There is no domain, or it cannot be read.
     """
-    domain = project / "domain.yml"
-    files = [domain] if domain.is_file() else sorted(yaml_files(project / "domain"))
+    files = domain_files(project)
     if not files:
         raise DataError(f"{project}: no domain.yml, so no Rasa project. Name the folder that `rasa init` made.")
     found: Dict[str, None] = {}
     for file in files:
-        listed = _content(file).get("intents") or []
+        listed = read_yaml(file).get("intents") or []
         if not isinstance(listed, list):
             raise DataError(f"{file}: `intents` takes a list, got {listed!r:.80}.")
         found.update({str(next(iter(one), "") if isinstance(one, dict) else one): None for one in listed})
     return list(found)
 
 
-def typed_examples(project: Path) -> Iterator[Tuple[str, str]]:
-    """Every typed example in the project's ``data/``: intent, and text without annotations.
-
-    Raises:
-        DataError: A file cannot be read.
-    """
-    for intent, text in listed_examples(project):
-        if text and not is_audio_reference(text):
-            yield intent, without_annotations(text)
+def domain_files(project: Path) -> List[Path]:
+    """The project's domain: a file, or all in a folder of them; none where there is none."""
+    domain = project / "domain.yml"
+    return [domain] if domain.is_file() else list(yaml_files(project / "domain"))
 
 
 def listed_examples(project: Path) -> Iterator[Tuple[str, str]]:
@@ -205,11 +199,10 @@ def listed_examples(project: Path) -> Iterator[Tuple[str, str]]:
         DataError: A file cannot be read.
     """
     for file in yaml_files(project / "data"):
-        if not file.name.startswith("."):
-            for block in nlu_blocks(file):
-                if block.get("intent") is not None:
-                    for text, _ in each_example(block.get("examples") or [], f"{file}, intent {block['intent']}"):
-                        yield str(block["intent"]), text
+        for block in nlu_blocks(file):
+            if block.get("intent") is not None:
+                for text, _ in each_example(block.get("examples") or [], f"{file}, intent {block['intent']}"):
+                    yield str(block["intent"]), text
 
 
 def without_annotations(text: str) -> str:
@@ -218,11 +211,17 @@ def without_annotations(text: str) -> str:
 
 
 def yaml_files(folder: Path) -> Iterator[Path]:
-    """Everything in a folder, and in those below, that Rasa takes for YAML."""
-    return (file for file in sorted(folder.rglob("*")) if file.suffix in (".yml", ".yaml") and file.is_file())
+    """Everything in a folder, and in those below, that Rasa takes for YAML: no hidden file."""
+    files = (file for file in sorted(folder.rglob("*")) if file.suffix in (".yml", ".yaml") and file.is_file())
+    return (file for file in files if not file.name.startswith("."))
 
 
-def _content(file: Path) -> Dict[str, Any]:
+def read_yaml(file: Path) -> Dict[str, Any]:
+    """What a YAML file of a Rasa project holds, by name; nothing of an empty one.
+
+    Raises:
+        DataError: It is no YAML, or something else than settings by name.
+    """
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:  # not UTF-8; a date such as 2024-99-99
@@ -238,7 +237,7 @@ def nlu_blocks(file: Path) -> List[Dict[str, Any]]:
     Raises:
         DataError: It cannot be read.
     """
-    blocks = _content(file).get("nlu") or []
+    blocks = read_yaml(file).get("nlu") or []
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise DataError(f"{file}: `nlu` takes a list of `- intent:` with `examples:`, got {blocks!r:.80}.")
     return blocks

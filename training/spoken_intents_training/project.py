@@ -16,14 +16,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
 
 import soundfile
-import yaml
 from rich.table import Table
 
 from spoken_intents.audio import SAMPLE_RATE, SUFFIXES
 from spoken_intents.errors import ConfigError, DataError
 from spoken_intents.features import MAX_SAMPLES, MIN_SAMPLES
 from spoken_intents_training.dataset import SHOWN, Clip
-from spoken_intents_training.examples import Example, nlu_text
+from spoken_intents_training.examples import Example, nlu_text, project_intents
 
 MANIFEST, NLU = "audio/manifest.csv", "data/nlu_spoken.yml"
 STAGE = ".importing-"
@@ -190,10 +189,9 @@ def _unlisted(intents: Sequence[str], domain: Path) -> List[str]:
     if not domain.is_file():
         return []
     try:
-        listed_there = (yaml.safe_load(domain.read_text(encoding="utf-8")) or {}).get("intents") or []
-    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        known = project_intents(domain.parent)
+    except DataError as error:
         raise DataError(f"{domain}: no domain that can be read ({error}); nothing was imported.") from None
-    known = {str(next(iter(intent), "")) if isinstance(intent, dict) else str(intent) for intent in listed_there}
     return [intent for intent in intents if intent not in known]
 
 

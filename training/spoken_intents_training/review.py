@@ -13,6 +13,7 @@ from spoken_intents.recordings import Label, Recording, read_recording, recordin
 from spoken_intents_training.calls import calls_of, lines_around, read_responses
 from spoken_intents_training.dataset import read_clips
 from spoken_intents_training.doubts import doubt
+from spoken_intents_training.examples import yaml_files
 from spoken_intents_training.nearest import Nearest
 from spoken_intents_training.reviewed import NAME, Reviewed
 
@@ -158,7 +159,7 @@ class Review:
         """Looks what the project has labelled; the clips that are to be heard before they can be found."""
         reviewed = self.project / "data" / f"nlu_{NAME}.yml"
         typed = []
-        for file in sorted((self.project / "data").rglob("*.y*ml")):
+        for file in yaml_files(self.project / "data"):
             if file != reviewed:
                 try:
                     typed += [(str(clip.path), clip.intent) for clip in read_clips(file, require=False) if clip.path.is_file()]

@@ -5,10 +5,8 @@ after a sentence is added, after the command was interrupted or killed. Only whe
 clips that are listed no more are removed.
 """
 
-import fcntl
 import hashlib
 import io
-import os
 import re
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -23,7 +21,7 @@ import soundfile
 from spoken_intents.audio import SAMPLE_RATE
 from spoken_intents.errors import ConfigError, DataError, SpeechError
 from spoken_intents.features import MAX_SAMPLES
-from spoken_intents.files import write_whole
+from spoken_intents.files import locked, write_whole
 from spoken_intents_training.examples import Example, nlu_text
 from spoken_intents_training.project import LONGEST_NAME, safe_name
 from spoken_intents_training.synthesize import Director, Utterance, in_processes, samples_of
@@ -175,15 +173,12 @@ def _make_clip(project: Path, utterance: Utterance) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Only one at a time: another one would remove what this one makes. Whoever is killed lets go."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Only one at a time: another one would remove what this one makes."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        with locked(folder, wait=False):
+            yield
     except BlockingIOError:
         raise ConfigError(f"{folder}: another `spoken-intents synthesize` is at work there. Wait until it is done.") from None
-    finally:
-        os.close(descriptor)
 
 
 def _remove_others(project: Path, examples: Mapping[str, Example]) -> None:
